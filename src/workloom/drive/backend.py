@@ -1,0 +1,39 @@
+"""The seam between the driver and whatever answers: one method; the network and the simulator are equals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from workloom.prompt import Prompt
+from workloom.records import ChunkRun, Outcome
+
+
+class Request(Struct, frozen=True):
+    """One call, ready to be sent.
+
+    `prompt` says which texts, `output_tokens` how many tokens to ask for (1 or more), `stop_after` after how many to
+    hang up. `name` is ``instance/call``; `session_key` is equal for all calls of one session instance.
+    """
+
+    name: str
+    instance: int
+    session_key: str
+    agent: str
+    model: str
+    prompt: Prompt
+    output_tokens: int
+    stop_after: int | None = None
+
+
+class Backend(Protocol):
+    """Something that answers calls.
+
+    `call` returns when the stream has ended. It raises BackendError for a call that failed. When its task is cancelled
+    (a time-out, the end of the run) it stops the work on the other side, frees what it holds and lets the cancellation
+    pass; chunks that came until then have been handed to `on_chunk`.
+    """
+
+    async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome: ...

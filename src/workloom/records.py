@@ -1,0 +1,106 @@
+"""What a run leaves behind: instants, never durations.
+
+Instants are integer nanoseconds since the start of the run. Durations (TTFT, TBC, ...) are derived once, in
+:mod:`workloom.metrics`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+CallStatus = Literal["ok", "error", "timeout", "cancelled", "censored"]
+"""ok: the whole answer came. error: the backend failed (see error_kind). timeout: the total time-out ended it.
+cancelled: a call it depends on failed, so it was never sent. censored: in flight when the run ended."""
+
+
+class ChunkRun(NamedTuple):
+    """`count` chunks of `tokens_each` tokens: chunk i arrives at first + i*gap + slope*i*(i-1)/2 (nanoseconds).
+
+    So gap i (between chunk i and i+1) is gap + i*slope: one run says thousands of tokens of a growing context.
+    HTTP sends runs with one instant per read; the engine one run for a whole leap.
+    """
+
+    first_ns: int
+    gap_ns: float
+    slope_ns: float
+    count: int
+    tokens_each: int
+
+    def at(self, i: int) -> int:
+        """The instant of chunk i, in nanoseconds."""
+        return round(self.first_ns + i * self.gap_ns + self.slope_ns * (i * (i - 1) // 2))
+
+    @property
+    def last_ns(self) -> int:
+        return self.at(self.count - 1)
+
+
+class CallRecord(Struct, omit_defaults=True):
+    """One call of a run, whatever became of it. Token counts: planned by the plan, sent by us, counted by the server."""
+
+    instance: int
+    session: str
+    call: str
+    agent: str
+    model: str
+    status: CallStatus
+    due_ns: int
+    ordinal: int = 0
+    """Index of the call in its session."""
+    sent_ns: int | None = None
+    first_ns: int | None = None
+    """First chunk that carries content, reasoning or a tool call."""
+    last_ns: int | None = None
+    """Last such chunk."""
+    done_ns: int | None = None
+    """End of the stream: what dependants count from."""
+    planned_prompt_tokens: int = 0
+    planned_output_tokens: int = 0
+    sent_prompt_tokens: int = 0
+    """What was sent, by our own count (live answers make it differ from the plan)."""
+    prompt_tokens: int | None = None
+    """What the server counted."""
+    cached_tokens: int | None = None
+    """Prompt tokens the server took from its prefix cache, by its own count."""
+    ideal_cached_tokens: int | None = None
+    """Prompt tokens that an infinite cache would have held when the call was sent, by the plan."""
+    output_tokens: int | None = None
+    finish: str | None = None
+    """The server's finish reason, or `hangup` when the plan had us stop listening."""
+    error_kind: str | None = None
+    error: str | None = None
+    cause: str | None = None
+    """Of a cancelled call: the id of the call that failed."""
+    connection_reused: bool | None = None
+    chunks: list[ChunkRun] = []
+
+
+class SessionRecord(Struct, omit_defaults=True):
+    """One session tree of a run."""
+
+    instance: int
+    session: str
+    status: Literal["ok", "failed", "censored"]
+    due_ns: int
+    start_ns: int
+    end_ns: int
+    calls: int
+    calls_ok: int = 0
+    user: str | None = None
+
+
+class Outcome(Struct, omit_defaults=True):
+    """What a backend says of a call that came to its end. Chunks have gone to on_chunk before."""
+
+    done_ns: int
+    sent_ns: int
+    """When the first byte left (HTTP) or the engine was handed the call (simulation)."""
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    finish: str | None = None
+    answer: str | None = None
+    """The answer's text, where there is one."""
+    connection_reused: bool | None = None

@@ -1,0 +1,219 @@
+"""The nouns: a session is a DAG of inference calls with explicit prefix sharing.
+
+A prompt is ``inherited + spans + fresh`` tokens, in that order: what it repeats of an ancestor's prompt and answer,
+then named texts it shares with calls that are no ancestors, then text unlike anything else. Recorded, hand-written
+and synthetic workloads, the live driver, the simulator and the analysis all use these structs.
+
+Everything is frozen; token counts are tokens, times are seconds, instants are seconds from the start of the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from workloom.errors import TraceError
+
+Scope = Literal["trace", "session"]
+PartKind = Literal["user", "tool", "report", "summary", "answer", "injected", "definition"]
+Gap = Literal["tool", "human", "spawn", "network", "orchestration", "none"]
+Status = Literal["ok", "error", "aborted"]
+
+
+class Span(Struct, frozen=True, omit_defaults=True):
+    """The first `tokens` tokens of the text called `name`.
+
+    Two uses share the shorter length, and only if everything before them is equal too. Scope `trace`: one text for
+    every session and instance; `session`: one for each instance of the session.
+    """
+
+    name: str
+    tokens: int
+    scope: Scope = "session"
+
+
+class Part(Struct, frozen=True, omit_defaults=True):
+    """A piece of fresh text. `seconds`: how long the tool that made it ran; `from_call`: whose result it carries."""
+
+    kind: PartKind
+    tokens: int
+    name: str | None = None
+    seconds: float | None = None
+    from_call: str | None = None
+
+
+class Edge(Struct, frozen=True, omit_defaults=True):
+    """What must be done first, and how long after that the call is due."""
+
+    call: str
+    wait_s: float = 0.0
+    gap: Gap = "none"
+
+
+class Inherit(Struct, frozen=True, omit_defaults=True):
+    """The prompt begins with that much of an ancestor's prompt + answer; `tokens` None means all of it.
+
+    All is its prompt and whatever answer came, also when a live answer is shorter or longer than planned.
+    """
+
+    call: str
+    tokens: int | None = None
+
+
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """What the trace says happened: instants in seconds from the start of the session."""
+
+    start_s: float | None = None
+    first_s: float | None = None
+    end_s: float | None = None
+    cached_tokens: int | None = None
+    status: Status = "ok"
+    streaming: bool | None = None
+
+
+class Call(Struct, frozen=True, omit_defaults=True):
+    """One inference request."""
+
+    id: str
+    output_tokens: int
+    after: tuple[Edge, ...] = ()
+    agent: str = "main"
+    model: str = ""
+    inherit: Inherit | None = None
+    spans: tuple[Span, ...] = ()
+    fresh: tuple[Part, ...] = ()
+    reasoning_tokens: int = 0
+    stop_after: int | None = None
+    recorded: Recorded | None = None
+
+    @property
+    def span_tokens(self) -> int:
+        return sum(span.tokens for span in self.spans)
+
+    @property
+    def fresh_tokens(self) -> int:
+        return sum(part.tokens for part in self.fresh)
+
+
+class Session(Struct, frozen=True, omit_defaults=True):
+    """A DAG of calls in topological order (every edge and inherit points backwards)."""
+
+    id: str
+    calls: tuple[Call, ...]
+    start_s: float | None = None
+    user: str | None = None
+    workflow: str | None = None
+    origin: str | None = None
+
+
+class Header(Struct, frozen=True, omit_defaults=True):
+    """The first line of a native trace. `block_tokens`: the block size shared prefixes were found at, if any."""
+
+    format: Literal["workloom"] = "workloom"
+    version: int = 1
+    source: str = ""
+    block_tokens: int | None = None
+    common_clock: bool = False
+
+
+def prompt_tokens(session: Session) -> dict[str, int]:
+    """Planned prompt tokens of every call, in order."""
+    prompts: dict[str, int] = {}
+    outputs: dict[str, int] = {}
+    for call in session.calls:
+        inherited = 0
+        if call.inherit is not None:
+            ancestor = call.inherit.call
+            inherited = (
+                call.inherit.tokens if call.inherit.tokens is not None else prompts[ancestor] + outputs[ancestor]
+            )
+        prompts[call.id] = inherited + call.span_tokens + call.fresh_tokens
+        outputs[call.id] = call.output_tokens
+    return prompts
+
+
+def children(session: Session) -> dict[str, list[Call]]:
+    """For every call the calls with an edge from it, in order."""
+    out: dict[str, list[Call]] = {call.id: [] for call in session.calls}
+    for call in session.calls:
+        for edge in call.after:
+            out[edge.call].append(call)
+    return out
+
+
+def ready(call: Call, done_s: Mapping[str, float]) -> float | None:
+    """When the call is due: the latest of (done + wait_s) over its edges; None while one is not done, 0 for a root."""
+    due = 0.0
+    for edge in call.after:
+        done = done_s.get(edge.call)
+        if done is None:
+            return None
+        due = max(due, done + edge.wait_s)
+    return due
+
+
+def validate(session: Session) -> None:
+    """Raise a TraceError for the first thing about the session that cannot be true."""
+    fault = next(_faults(session), None)
+    if fault is not None:
+        raise fault
+
+
+def _faults(session: Session) -> Iterator[TraceError]:
+    seen: dict[str, int] = {}
+    above: dict[str, int] = {}  # the ancestors of a call as a bit set over indices
+
+    def fault(call: Call, what: str, field: str, expected: object, found: object) -> TraceError:
+        return TraceError(what, where=f"session {session.id}, call {call.id}, {field}", expected=expected, found=found)
+
+    if not session.calls:
+        yield TraceError("a session has no calls", where=f"session {session.id}", expected="at least one call", found=0)
+    prompts: dict[str, int] = {}
+    outputs: dict[str, int] = {}
+    for index, call in enumerate(session.calls):
+        if call.id in seen:
+            yield fault(call, "two calls have one id", "id", "ids unique in the session", call.id)
+        mine = 0
+        for edge in call.after:
+            if edge.call not in seen:
+                yield fault(call, "an edge points at no earlier call", "after", "the id of an earlier call", edge.call)
+                continue
+            if not 0 <= edge.wait_s < float("inf"):
+                yield fault(call, "a wait is not a duration", "after.wait_s", "seconds, 0 or more", edge.wait_s)
+            mine |= above[edge.call] | 1 << seen[edge.call]
+        counts = [
+            ("output_tokens", call.output_tokens),
+            ("reasoning_tokens", call.reasoning_tokens),
+            *((f"spans[{span.name}].tokens", span.tokens) for span in call.spans),
+            *((f"fresh[{i}].tokens", part.tokens) for i, part in enumerate(call.fresh)),
+        ]
+        for field, count in counts:
+            if count < 0:
+                yield fault(call, "a token count is negative", field, "0 or more", count)
+        if call.reasoning_tokens > call.output_tokens:
+            yield fault(
+                call,
+                "more reasoning than output",
+                "reasoning_tokens",
+                f"at most {call.output_tokens}",
+                call.reasoning_tokens,
+            )
+        if call.stop_after is not None and call.stop_after < 1:
+            yield fault(call, "stop_after is not a token count", "stop_after", "1 or more", call.stop_after)
+        inherited = 0
+        if call.inherit is not None:
+            ancestor, tokens = call.inherit.call, call.inherit.tokens
+            if ancestor not in seen or not mine >> seen[ancestor] & 1:
+                yield fault(
+                    call, "it inherits from a call that is no ancestor", "inherit.call", "an ancestor", ancestor
+                )
+            whole = prompts.get(ancestor, 0) + outputs.get(ancestor, 0)
+            if tokens is not None and not 0 <= tokens <= whole:
+                yield fault(call, "it inherits more than there is", "inherit.tokens", f"0 to {whole}", tokens)
+            inherited = whole if tokens is None else tokens
+        prompts[call.id] = inherited + call.span_tokens + call.fresh_tokens
+        outputs[call.id] = call.output_tokens
+        seen[call.id] = index
+        above[call.id] = mine
