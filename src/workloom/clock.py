@@ -154,10 +154,6 @@ class _RealTimer:
         self._handle.cancel()
 
 
-class _VirtualTimer(asyncio.TimerHandle):
-    __slots__ = ()
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop whose time jumps to the next timer once nothing is ready.
 
@@ -185,28 +181,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, at_ns: int, callback: Callable[..., object], *args: object, priority: int = 0
     ) -> asyncio.TimerHandle:
         """Schedule at an exact nanosecond; of equal instants the lower priority number runs first."""
-        handle = _VirtualTimer(at_ns / NS, callback, args, self)
+        handle = asyncio.TimerHandle(at_ns / NS, callback, args, self)
         self._sequence += 1
         heapq.heappush(self._timers, (max(at_ns, self._now_ns), priority, self._sequence, handle))
-        handle._scheduled = True
+        setattr(handle, "_scheduled", True)  # noqa: B010 (asyncio's own mark: its cancel() then tells the loop)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         return self.call_at_ns(to_ns(when), callback, *args)
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         return self.call_at_ns(self._now_ns + to_ns(delay), callback, *args)
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         if threading.get_ident() != self._thread:
             raise RuntimeError("virtual time has no other threads: call_soon_threadsafe came from one")
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> Any:
         raise RuntimeError("virtual time has no executors: do the work inline")
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -222,7 +222,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not self._timers:
                 raise self._deadlock()
             at_ns, _, _, handle = heapq.heappop(self._timers)
-            handle._scheduled = False
+            setattr(handle, "_scheduled", False)  # noqa: B010
             if handle.cancelled():
                 self._cancelled = max(0, self._cancelled - 1)
                 continue
@@ -285,7 +285,7 @@ def run_real(main: Callable[[RealClock], Coroutine[Any, Any, T]]) -> T:
     try:
         import uvloop
 
-        factory = uvloop.new_event_loop
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:
         factory = asyncio.new_event_loop
 

@@ -1,8 +1,8 @@
 """From a session to the prompts of one instance of it: which texts, how much of each, inherited from where.
 
-Every text of an instance has a number: ``(instance + 1) << 24 | ordinal`` for fresh parts, answers and session-scope
-spans, a number of its own (above ``TRACE_TEXTS``) for a trace-scope span. Equal numbers are equal text, in the simulator's
-cache and on the wire; nothing else is shared.
+Every text of an instance has a number: ``(instance + 1) << 24 | ordinal`` for fresh parts, answers and
+session-scope spans, one above ``TRACE_TEXTS`` for a trace-scope span. Equal numbers are equal text, in the
+simulator's cache and on the wire; nothing else is shared.
 """
 
 from __future__ import annotations

@@ -104,3 +104,12 @@ class Outcome(Struct, omit_defaults=True):
     answer: str | None = None
     """The answer's text, where there is one."""
     connection_reused: bool | None = None
+
+
+class ServerSample(Struct, omit_defaults=True):
+    """One figure of a server at one instant, by the name the server (or vLLM) gives it."""
+
+    at_ns: int
+    name: str
+    value: float
+    replica: str = ""

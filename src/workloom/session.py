@@ -22,7 +22,7 @@ Gap = Literal["tool", "human", "spawn", "network", "orchestration", "none"]
 Status = Literal["ok", "error", "aborted"]
 
 
-class Span(Struct, frozen=True, omit_defaults=True):
+class Span(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The first `tokens` tokens of the text called `name`.
 
     Two uses share the shorter length, and only if everything before them is equal too. Scope `trace`: one text for
@@ -34,7 +34,7 @@ class Span(Struct, frozen=True, omit_defaults=True):
     scope: Scope = "session"
 
 
-class Part(Struct, frozen=True, omit_defaults=True):
+class Part(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A piece of fresh text. `seconds`: how long the tool that made it ran; `from_call`: whose result it carries."""
 
     kind: PartKind
@@ -44,7 +44,7 @@ class Part(Struct, frozen=True, omit_defaults=True):
     from_call: str | None = None
 
 
-class Edge(Struct, frozen=True, omit_defaults=True):
+class Edge(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What must be done first, and how long after that the call is due."""
 
     call: str
@@ -52,7 +52,7 @@ class Edge(Struct, frozen=True, omit_defaults=True):
     gap: Gap = "none"
 
 
-class Inherit(Struct, frozen=True, omit_defaults=True):
+class Inherit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The prompt begins with that much of an ancestor's prompt + answer; `tokens` None means all of it.
 
     All is its prompt and whatever answer came, also when a live answer is shorter or longer than planned.
@@ -62,7 +62,7 @@ class Inherit(Struct, frozen=True, omit_defaults=True):
     tokens: int | None = None
 
 
-class Recorded(Struct, frozen=True, omit_defaults=True):
+class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the trace says happened: instants in seconds from the start of the session."""
 
     start_s: float | None = None
@@ -73,7 +73,7 @@ class Recorded(Struct, frozen=True, omit_defaults=True):
     streaming: bool | None = None
 
 
-class Call(Struct, frozen=True, omit_defaults=True):
+class Call(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One inference request."""
 
     id: str
@@ -97,7 +97,7 @@ class Call(Struct, frozen=True, omit_defaults=True):
         return sum(part.tokens for part in self.fresh)
 
 
-class Session(Struct, frozen=True, omit_defaults=True):
+class Session(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A DAG of calls in topological order (every edge and inherit points backwards)."""
 
     id: str
@@ -108,7 +108,7 @@ class Session(Struct, frozen=True, omit_defaults=True):
     origin: str | None = None
 
 
-class Header(Struct, frozen=True, omit_defaults=True):
+class Header(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The first line of a native trace. `block_tokens`: the block size shared prefixes were found at, if any."""
 
     format: Literal["workloom"] = "workloom"
@@ -135,11 +135,11 @@ def prompt_tokens(session: Session) -> dict[str, int]:
 
 
 def children(session: Session) -> dict[str, list[Call]]:
-    """For every call the calls with an edge from it, in order."""
+    """For every call the calls with an edge from it, in order, each once."""
     out: dict[str, list[Call]] = {call.id: [] for call in session.calls}
     for call in session.calls:
-        for edge in call.after:
-            out[edge.call].append(call)
+        for parent in dict.fromkeys(edge.call for edge in call.after):
+            out[parent].append(call)
     return out
 
 

@@ -1,0 +1,78 @@
+"""A call inside the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workloom.prefix import Key
+
+if TYPE_CHECKING:
+    from workloom.engine.blocks import Run
+    from workloom.engine.prefix import Node
+
+UNBOUNDED = 1 << 60
+
+
+class Hold:
+    """Findable blocks a sequence holds: `run` and, if it was split since, its right parts, up to block `end`."""
+
+    __slots__ = ("end", "run")
+
+    def __init__(self, run: Run, end: int) -> None:
+        self.run, self.end = run, end
+
+
+class Sequence:
+    """A prompt on its way to an answer.
+
+    `computed` tokens have their KV; `tokens` must have it before the next token of the answer can come. While a
+    sequence decodes, `computed` is not counted up step by step: it is the engine's step number + `lag`.
+    """
+
+    __slots__ = (
+        "cached_tokens",
+        "call",
+        "computed",
+        "cursor",
+        "ends",
+        "finish_step",
+        "generated",
+        "holds",
+        "ids",
+        "lag",
+        "order",
+        "output_tokens",
+        "preemptions",
+        "prompt_tokens",
+        "registered",
+        "since",
+        "spells",
+        "state",
+    )
+
+    def __init__(self, call: str, key: Key, answer: int, output_tokens: int) -> None:
+        self.call = call
+        self.ids = (*key.ids, answer)
+        self.ends = (*key.ends, UNBOUNDED)
+        self.prompt_tokens = key.tokens
+        self.output_tokens = output_tokens
+        self.generated = 0
+        self.computed = 0
+        self.lag = 0
+        self.since = 0
+        """The step that made the first token of the present decoding spell."""
+        self.spells: list[tuple[int, int]] = []
+        """Earlier decoding spells, as ranges of steps (a preemption ends one)."""
+        self.finish_step = -1
+        self.order = -1
+        self.state = "front end"
+        self.cached_tokens: int | None = None
+        self.preemptions = 0
+        self.holds: list[Hold] = []
+        self.registered = 0
+        self.cursor: tuple[int, Node, int, int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to be computed before the next token of the answer: the prompt and what was generated."""
+        return self.prompt_tokens + self.generated

@@ -1,0 +1,227 @@
+"""Recipes and the sequence of instances they stand for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from workloom import seeds
+from workloom.clock import to_ns
+from workloom.errors import PlanError
+from workloom.plan import load as loads
+from workloom.plan.context import Context
+from workloom.plan.load import Closed, Load, Open, Replay
+from workloom.plan.source import Source
+from workloom.session import Session
+from workloom.traces import open_trace
+
+
+class TraceRef(Struct, frozen=True):
+    """Which trace: where it was found, and what was in it (paths are no part of a plan's identity)."""
+
+    paths: tuple[str, ...]
+    format: str | None = None
+    skip_bad: bool = False
+    content_hash: str = ""
+    sessions: int = 0
+    calls: int = 0
+
+
+class Limits(Struct, frozen=True):
+    """When a run ends: whatever comes first. With none set, every session runs once."""
+
+    duration_s: float | None = None
+    sessions: int | None = None
+    calls: int | None = None
+
+
+class Waits(Struct, frozen=True):
+    """How recorded waits are taken: capped at `max_s` (None: never), then divided by `time_scale`."""
+
+    max_s: float | None = 60.0
+    time_scale: float = 1.0
+
+    def wait_ns(self, wait_s: float) -> int:
+        capped = wait_s if self.max_s is None else min(wait_s, self.max_s)
+        return to_ns(capped / self.time_scale)
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole plan as data."""
+
+    trace: TraceRef
+    load: Load
+    limits: Limits = Limits()
+    waits: Waits = Waits()
+    context: Context = Context()
+    seed: int = 0
+    version: int = 1
+
+    @property
+    def hash(self) -> str:
+        """Equal for two recipes that ask for the same calls, wherever the trace lies."""
+        bare = replace(self, trace=replace(self.trace, paths=()))
+        return blake2b(msgspec.json.encode(bare), digest_size=8).hexdigest()
+
+
+class Instance(Struct, frozen=True):
+    """Session number k of a plan. `recycled`: how often the session has been given out before."""
+
+    k: int
+    session: Session
+    recycled: int
+
+
+class Plan:
+    """A recipe with its trace opened."""
+
+    def __init__(self, recipe: Recipe, source: Source) -> None:
+        self.recipe = recipe
+        self.source = source
+        self.hash = recipe.hash
+        self._order: tuple[int, list[int]] = (-1, [])
+        limits = recipe.limits
+        endless = limits.duration_s is not None or limits.calls is not None
+        self.sessions: int | None = limits.sessions or (None if endless else len(source))
+        """How many instances there are; None: as many as there is time for."""
+        if isinstance(recipe.load, Replay):
+            self._replay = sorted(range(len(source)), key=lambda i: (source.starts_s[i] or 0.0, i))
+            self.sessions = min(self.sessions or len(source), len(source))
+
+    def instance(self, k: int) -> Instance:
+        """Instance k: a pure function of the trace's content, the seed and k."""
+        size = len(self.source)
+        if isinstance(self.recipe.load, Replay):
+            return Instance(k, self.source[self._replay[k]], 0)
+        epoch, place = divmod(k, size)
+        if self._order[0] != epoch:
+            shuffled = seeds.stream(self.recipe.seed, "order", self.recipe.trace.content_hash, epoch)
+            self._order = (epoch, shuffled.permutation(size).tolist())
+        return Instance(k, self.source[self._order[1][place]], epoch)
+
+    def instances(self) -> Iterator[Instance]:
+        """Every instance, in order."""
+        k = 0
+        while self.sessions is None or k < self.sessions:
+            yield self.instance(k)
+            k += 1
+
+    def due(self) -> Iterator[int]:
+        """Due instants of instance 0, 1, ... in nanoseconds; closed loops have none."""
+        load = self.recipe.load
+        if isinstance(load, Open):
+            yield from loads.arrivals(load, self.recipe.seed)
+        elif isinstance(load, Replay):
+            starts = [self.source.starts_s[i] or 0.0 for i in self._replay]
+            for start in starts:
+                yield to_ns((start - starts[0]) / load.time_scale)
+
+    @property
+    def text_salt(self) -> int:
+        """What the texts of this plan are made from."""
+        return seeds.number(self.recipe.seed, "text", self.recipe.trace.content_hash)
+
+    def left_out(self) -> dict[str, int]:
+        """What the context limit left out or changed, and outputs of 0 that are asked for as 1."""
+        source = self.source
+        counts = {
+            "sessions left out (first call too long)": source.sessions_out,
+            "calls left out (too long, or after one)": source.calls_out,
+            "calls cut": source.calls_cut,
+            "recorded outputs of 0 tokens, asked for as 1": source.zero_outputs,
+        }
+        return {what: count for what, count in counts.items() if count}
+
+
+def make(recipe: Recipe) -> Plan:
+    """Open the trace of a recipe and check everything; faults are reported together. Raises PlanError, TraceError."""
+    faults = loads.check(recipe.load)
+    limits, waits, context = recipe.limits, recipe.waits, recipe.context
+    for name, value in (("--duration", limits.duration_s), ("--sessions", limits.sessions), ("--calls", limits.calls)):
+        if value is not None and not (0 < value < math.inf):
+            faults.append(f"{name} must be above 0, not {value}")
+    if waits.max_s is not None and not waits.max_s >= 0:
+        faults.append(f"--max-wait must be 0 or more, not {waits.max_s}")
+    if not 0 < waits.time_scale < math.inf:
+        faults.append(f"--time-scale must be above 0, not {waits.time_scale}")
+    if context.max_tokens is not None and context.max_tokens < 2:
+        faults.append(f"--max-context must be 2 or more, not {context.max_tokens}")
+    if faults:
+        raise PlanError("the plan cannot be made: " + "; ".join(faults))
+    trace = recipe.trace
+    source = Source(open_trace(trace.paths, format=trace.format, skip_bad=trace.skip_bad), context)
+    if trace.content_hash and trace.content_hash != source.content_hash:
+        raise PlanError(
+            "the trace is not the one the plan was made for",
+            where=", ".join(trace.paths),
+            expected=f"content {trace.content_hash}",
+            found=source.content_hash,
+            hint="make the plan again with `workloom plan`",
+        )
+    source.require()
+    if isinstance(recipe.load, Replay) and not source.common_clock:
+        raise PlanError(
+            "this trace cannot be replayed as recorded: its sessions share no clock",
+            where=", ".join(trace.paths),
+            expected="session starts on one common clock",
+            found="each session starts at its own zero",
+            hint="use --concurrency N or --rate R instead",
+        )
+    trace = replace(trace, content_hash=source.content_hash, sessions=source.sessions_read, calls=source.calls_read)
+    return Plan(replace(recipe, trace=trace), source)
+
+
+def per_request(rate: float, plan: Plan) -> float:
+    """Sessions per second that make `rate` calls per second: the rate over the mean calls of a session."""
+    return rate * len(plan.source) / plan.source.calls
+
+
+def write(plan: Plan, path: Path, first: int = 10) -> None:
+    """Write the recipe and, to look at, the first instances as JSON; whole or not at all."""
+    due = plan.due() if not isinstance(plan.recipe.load, Closed) else None
+    rows: list[dict[str, Any]] = []
+    for instance in plan.instances():
+        if len(rows) == first:
+            break
+        row: dict[str, Any] = {"k": instance.k, "session": instance.session.id, "calls": len(instance.session.calls)}
+        if due is not None:
+            row["due_s"] = next(due) / 1e9
+        rows.append(row)
+    paths = tuple(os.path.abspath(p) for p in plan.recipe.trace.paths)
+    recipe = replace(plan.recipe, trace=replace(plan.recipe.trace, paths=paths))
+    document = {"workloom_plan": 1, "hash": plan.hash, "recipe": msgspec.to_builtins(recipe), "first": rows}
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    scratch.replace(path)
+
+
+def read(path: Path) -> Recipe | None:
+    """The recipe in a plan file; None when the file is no plan. Raises PlanError for a broken one."""
+    try:
+        with path.open("rb") as file:
+            if b'"workloom_plan"' not in file.read(200):
+                return None
+            file.seek(0)
+            document = msgspec.json.decode(file.read())
+            recipe = msgspec.convert(document["recipe"], Recipe)
+    except OSError as fault:
+        raise PlanError("the plan cannot be read", where=str(path), found=fault.strerror) from fault
+    except (msgspec.DecodeError, KeyError, TypeError) as fault:
+        raise PlanError("the plan is damaged", where=str(path), found=fault) from fault
+    if document.get("hash") != recipe.hash:
+        raise PlanError(
+            "the plan was changed after it was made",
+            where=str(path),
+            expected=f"hash {document.get('hash')}",
+            found=recipe.hash,
+            hint="make a new one with `workloom plan`",
+        )
+    return recipe

@@ -1,0 +1,76 @@
+"""Sessions by number: a trace read once, packed into a spool file, and hashed.
+
+Memory stays bounded whatever the trace: what is kept is one offset a session.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from hashlib import blake2b
+
+import msgspec
+
+from workloom.errors import PlanError
+from workloom.plan.context import Context, fit
+from workloom.session import Session
+from workloom.traces import Reading
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Session).decode
+
+
+class Source:
+    """The sessions of a trace that a plan can use, after its context limit."""
+
+    def __init__(self, reading: Reading, context: Context) -> None:
+        self.context = context
+        self._file = tempfile.TemporaryFile(prefix="workloom-")  # noqa: SIM115 (open as long as the source lives)
+        self._places: list[tuple[int, int]] = []
+        self.starts_s: list[float | None] = []
+        self.common_clock = reading.header.common_clock
+        self.sessions_read = self.calls_read = 0
+        self.sessions_out = self.calls_out = self.calls_cut = self.zero_outputs = 0
+        self.calls = 0
+        digest = blake2b(digest_size=16)
+        at = 0
+        for session in reading:
+            packed = _pack(session)
+            digest.update(packed)
+            self.sessions_read += 1
+            self.calls_read += len(session.calls)
+            fitted = fit(session, context)
+            self.calls_out += fitted.calls_left_out
+            self.calls_cut += fitted.calls_cut
+            if fitted.session is None:
+                self.sessions_out += 1
+                continue
+            if fitted.session is not session:
+                packed = _pack(fitted.session)
+            self.calls += len(fitted.session.calls)
+            self.zero_outputs += sum(call.output_tokens == 0 for call in fitted.session.calls)
+            self._file.write(packed)
+            self._places.append((at, len(packed)))
+            self.starts_s.append(session.start_s)
+            at += len(packed)
+        self.content_hash = digest.hexdigest()
+        self.report = reading.report
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Session:
+        offset, length = self._places[index]
+        self._file.seek(offset)
+        return _unpack(self._file.read(length))
+
+    def require(self) -> None:
+        """Raise PlanError when nothing is left to run."""
+        if self._places:
+            return
+        if self.sessions_read == 0:
+            raise PlanError("the trace holds no session", hint="look at it with `workloom inspect`")
+        raise PlanError(
+            f"none of the {self.sessions_read} sessions fits into the context",
+            expected=f"calls of at most {self.context.max_tokens} tokens (prompt + answer)",
+            hint="raise --max-context (with --engine: --max-model-len), or use --context-policy cut",
+        )
