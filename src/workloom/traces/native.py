@@ -1,0 +1,242 @@
+"""workloom's own format: JSON Lines, optionally zstandard, a header line and then one session a line.
+
+    {"format":"workloom","version":1,"source":"...","block_tokens":64}
+    {"id":"s1","calls":[{"id":"c0","output_tokens":120,"fresh":[{"kind":"user","tokens":4000}]}, ...]}
+
+Both are the structs of :mod:`workloom.session`, fields at their defaults left out. Read and written as streams: one
+session is held at a time. A file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from workloom.errors import TraceError
+from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, Span, validate
+from workloom.traces.faults import DECODER_ERRORS, misfit, short
+from workloom.traces.reading import OnBad, Report, unreadable
+
+VERSION = 1
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+CHUNK_BYTES = 1 << 10
+"""Compressed bytes taken at once; small, because they may hold a thousand times as much."""
+_HINT_HEADER = 'the first line of a native trace is {"format":"workloom","version":1}'
+
+_FIELDS = sorted({n for noun in (Session, Call, Edge, Inherit, Part, Recorded, Span) for n in noun.__struct_fields__})
+
+_session_decoder = msgspec.json.Decoder(Session)
+_header_decoder = msgspec.json.Decoder(Header)
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def sniff(head: bytes) -> bool:
+    """Whether a file that begins like this is a native trace."""
+    if head.startswith(ZSTD_MAGIC):
+        return True
+    first = head.lstrip().split(b"\n", 1)[0]
+    return re.search(rb'"format"\s*:\s*"workloom"', first) is not None
+
+
+def header(path: Path) -> Header:
+    """The header line, or a TraceError."""
+    try:
+        with contextlib.closing(_lines(path)) as lines:
+            line = next(lines, None)
+    except _Damaged as damage:
+        raise damage.error from None
+    except _Truncated:
+        line = None
+    if line is None:
+        raise TraceError("the file is empty", where=str(path), expected="a header line", hint=_HINT_HEADER)
+    where = f"{path}, line 1"
+    try:
+        said = msgspec.json.decode(line)
+        if not isinstance(said, dict) or said.get("format") != "workloom":
+            raise TraceError(
+                "the first line is no header", where=where, expected=_HINT_HEADER, found=short(line), hint=_HINT_HEADER
+            )
+        if said.get("version") != VERSION:
+            hint = "a newer workloom wrote this file; update this one"
+            raise TraceError(
+                "a version of the native format that is not known",
+                where=f"{where}, version",
+                expected=VERSION,
+                found=said.get("version", "no version"),
+                hint=hint if isinstance(said.get("version"), int) else _HINT_HEADER,
+            )
+        return _header_decoder.decode(line)
+    except DECODER_ERRORS as error:
+        raise misfit(
+            where, line, error, what="the header line is malformed", known=list(Header.__struct_fields__)
+        ) from None
+
+
+def read(path: Path, header: Header, report: Report, on_bad: OnBad) -> Iterator[Session]:
+    """The sessions of a file; a bad line is one TraceError to `on_bad`, which raises it or skips the line."""
+    number = 0
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            if number == 1 or not line.strip():
+                continue
+            try:
+                session = _session(path, number, line)
+            except TraceError as error:
+                on_bad(error)
+            else:
+                yield session
+    except _Damaged as damage:
+        on_bad(damage.error)
+    except _Truncated as error:
+        on_bad(
+            TraceError(
+                "a compressed file ends in the middle",
+                where=f"{path}, after line {number}",
+                expected="a whole zstandard frame",
+                found=str(error),
+                hint="it was cut short; write it again, or use --skip-bad to take what is there",
+            )
+        )
+
+
+def _session(path: Path, number: int, line: bytes) -> Session:
+    where = f"{path}, line {number}"
+    try:
+        session = _session_decoder.decode(line)
+    except DECODER_ERRORS as error:
+        what = "a line is not JSON" if line.endswith(b"\n") else "the last line is half-written"
+        raise misfit(where, line, error, what=what, known=_FIELDS) from None
+    try:
+        validate(session)
+    except TraceError as error:
+        raise TraceError(
+            error.what, where=f"{where}, {error.where}", expected=error.expected, found=error.found, hint=error.hint
+        ) from None
+    return session
+
+
+class _Truncated(Exception):
+    """A compressed file that ends in the middle of a frame."""
+
+
+class _Damaged(Exception):
+    """A compressed file with wrong bytes in it."""
+
+    def __init__(self, error: TraceError) -> None:
+        self.error = error
+
+
+def _lines(path: Path) -> Generator[bytes, None, None]:
+    """The lines of a plain or compressed file with their line ends; raises _Truncated behind the last whole one."""
+    try:
+        with path.open("rb") as file:
+            compressed = file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+            file.seek(0)
+            yield from _split(_decompressed(path, file)) if compressed else file
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest: list[bytes] = []
+    for chunk in chunks:
+        *whole, last = chunk.split(b"\n")
+        for piece in whole:
+            yield b"".join((*rest, piece, b"\n"))
+            rest.clear()
+        rest.append(last)
+    if any(rest):
+        yield b"".join(rest)
+
+
+def _decompressed(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """The content of a zstandard file of any number of frames."""
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor()
+    frame, fed = decompressor.decompressobj(), 0
+    try:
+        while data := file.read(CHUNK_BYTES):
+            while data:
+                fed += len(data)
+                yield frame.decompress(data)
+                data = b""
+                if frame.eof:
+                    data = frame.unused_data
+                    frame, fed = decompressor.decompressobj(), 0
+    except zstandard.ZstdError as error:
+        raise _Damaged(
+            TraceError("a compressed file is damaged", where=str(path), expected="zstandard frames", found=str(error))
+        ) from None
+    if fed:
+        raise _Truncated("the end of the file")
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def encode_header(header: Header) -> bytes:
+    """The header line; format and version are always said."""
+    said = {"format": "workloom", "version": VERSION, **msgspec.to_builtins(header)}
+    return msgspec.json.encode(said) + b"\n"
+
+
+def write(path: str | Path, header: Header, sessions: Iterable[Session]) -> int:
+    """Write a native trace (compressed if the name ends in .zst) and return how many sessions it holds.
+
+    Sessions are validated and streamed into a file beside the goal, which takes the name when it is whole; after an
+    error nothing is left behind and an older file of that name is untouched.
+    """
+    path = Path(path)
+    count = 0
+    with _atomic(path) as out:
+        out.write(encode_header(header))
+        for session in sessions:
+            validate(session)
+            out.write(msgspec.json.encode(session) + b"\n")
+            count += 1
+    return count
+
+
+@contextlib.contextmanager
+def _atomic(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise TraceError(
+            "a trace cannot be written there", where=str(path), expected="a folder one can write to", found=str(error)
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if path.suffix == ".zst":
+                import zstandard
+
+                with zstandard.ZstdCompressor(level=9, write_checksum=True).stream_writer(
+                    file, closefd=False
+                ) as compressed:
+                    yield compressed
+            else:
+                yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
