@@ -119,13 +119,12 @@ class _Drive:
         return End(end, min(loaded, end), self.progress.sessions_done, self.reason)
 
     async def _until_fed(self, feed: list[asyncio.Task[None]]) -> None:
-        everything = asyncio.gather(*feed)
-        try:
-            await asyncio.wait([everything, self.stopped], return_when=asyncio.FIRST_COMPLETED)
-            if everything.done():
-                everything.result()
-        finally:
-            everything.cancel()
+        pending: set[asyncio.Future[None]] = set(feed)
+        while pending and not self.stopped.done():
+            done, _ = await asyncio.wait({*pending, self.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            pending -= done
+            for task in done:
+                task.result()
 
     async def _stop(self, feed: list[asyncio.Task[None]]) -> None:
         """End what still goes on: waiting calls are not started any more, calls in flight are censored."""
@@ -156,6 +155,11 @@ class _Drive:
     def _halt(self) -> None:
         if not self.stopped.done():
             self.stopped.set_result(None)
+
+    def fail(self, fault: BaseException) -> None:
+        """A fault of our own, not of a server: the run ends with it."""
+        if not self.stopped.done():
+            self.stopped.set_exception(fault)
 
     def in_window(self, due_ns: int) -> bool:
         return self.end_ns is None or due_ns < self.end_ns
@@ -290,8 +294,9 @@ class _Tree:
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and not self.ended.done():
-            self.ended.set_exception(task.exception())  # type: ignore[arg-type]
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            self.drive.fail(fault)
         self._maybe_end()
 
     def _maybe_end(self) -> None:
