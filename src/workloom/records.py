@@ -25,7 +25,7 @@ class ChunkRun(NamedTuple):
     first_ns: int
     gap_ns: float
     slope_ns: float
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     tokens_each: int
 
     def at(self, i: int) -> int:
@@ -38,7 +38,7 @@ class ChunkRun(NamedTuple):
 
 
 class CallRecord(Struct, omit_defaults=True):
-    """One call of a run, whatever became of it. Token counts: planned by the plan, sent by us, counted by the server."""
+    """One call of a run, whatever became of it. Tokens: planned by the plan, sent by us, counted by the server."""
 
     instance: int
     session: str
@@ -74,6 +74,8 @@ class CallRecord(Struct, omit_defaults=True):
     cause: str | None = None
     """Of a cancelled call: the id of the call that failed."""
     connection_reused: bool | None = None
+    resent: bool = False
+    """Sent again on a new connection, because the server had closed the kept one."""
     chunks: list[ChunkRun] = []
 
 
@@ -104,6 +106,7 @@ class Outcome(Struct, omit_defaults=True):
     answer: str | None = None
     """The answer's text, where there is one."""
     connection_reused: bool | None = None
+    resent: bool = False
 
 
 class ServerSample(Struct, omit_defaults=True):

@@ -90,7 +90,8 @@ class _Drive:
         limits = plan.recipe.limits
         self.end_ns = None if limits.duration_s is None else to_ns(limits.duration_s)
         self.calls_left = limits.calls
-        self.known: dict[str, PrefixTree] = {}
+        self.known = PrefixTree()
+        """What an infinite cache of the one served model would hold."""
         self.trees: dict[int, _Tree] = {}
         self.due_in_window = 0
         self.over = False
@@ -221,26 +222,13 @@ class _Drive:
         tree.start()
         await tree.ended
 
-    # -- what an infinite cache would hold
-
-    def ideal(self, prompt: Prompt, model: str) -> int:
-        tree = self.known.get(model)
-        if tree is None:
-            tree = self.known[model] = PrefixTree()
-        return tree.add(prompt.key)
-
-    def learn(self, prompt: Prompt, model: str) -> None:
-        self.known[model].add(prompt.key_with_answer())
-
-    def forget(self, prompts: Prompts, session_models: dict[str, str]) -> None:
-        """A session is over and its own texts never come again: what trees know of them can go."""
-        for call, prompt in prompts.made.items():
-            tree = self.known.get(session_models[call])
-            if tree is None or prompt.base is not None:
-                continue
-            private = next((i for i, text in enumerate(prompt.key.ids) if text < TRACE_TEXTS), None)
-            if private is not None:
-                tree.forget(prompt.key, private)
+    def forget(self, prompts: Prompts) -> None:
+        """A session is over and its own texts never come again: what the infinite cache knows of them can go."""
+        for prompt in prompts.made.values():
+            if prompt.base is None:
+                private = next((i for i, text in enumerate(prompt.key.ids) if text < TRACE_TEXTS), None)
+                if private is not None:
+                    self.known.forget(prompt.key, private)
 
 
 class _Tree:
@@ -318,7 +306,7 @@ class _Tree:
             planned_prompt_tokens=prompt.tokens,
             planned_output_tokens=call.output_tokens,
             sent_prompt_tokens=prompt.tokens,
-            ideal_cached_tokens=drive.ideal(prompt, call.model),
+            ideal_cached_tokens=drive.known.add(prompt.key),
         )
         request = Request(
             name=name,
@@ -348,7 +336,7 @@ class _Tree:
             record.done_ns = outcome.done_ns
             record.prompt_tokens, record.cached_tokens = outcome.prompt_tokens, outcome.cached_tokens
             record.output_tokens, record.finish = outcome.output_tokens, outcome.finish
-            record.connection_reused = outcome.connection_reused
+            record.connection_reused, record.resent = outcome.connection_reused, outcome.resent
             prompt.answer_text = outcome.answer
         finally:
             deadline.cancel()
@@ -374,7 +362,7 @@ class _Tree:
         self.left -= 1
         if record.status == "ok":
             prompt.answer_tokens = record.output_tokens or 0
-            drive.learn(prompt, call.model)
+            drive.known.add(prompt.key_with_answer())
             self.ok += 1
             progress.calls_done += 1
             progress.output_tokens += prompt.answer_tokens
@@ -459,7 +447,7 @@ class _Tree:
         )
         drive.progress.sessions_live -= 1
         drive.progress.sessions_done += 1
-        drive.forget(self.prompts, {call.id: call.model for call in session.calls})
+        drive.forget(self.prompts)
         if not self.ended.done():
             self.ended.set_result(None)
 

@@ -1,0 +1,272 @@
+"""HTTP/1.1 for calls that stream: a connection is an asyncio protocol, one timestamp is taken per read.
+
+A connection carries one exchange at a time. What comes back is handed to the exchange's :class:`Sink` as the bodies of
+whole reads; httptools takes the headers and the chunks apart. There is no queueing: a call that finds no idle
+connection gets a new one, so waiting is never counted as the server's.
+
+    idle --send--> sending --first byte--> answering --end of message--> idle (kept) or closed
+                      |                        |
+                      +---- connection lost ---+--> the sink hears `lost`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+from msgspec import Struct
+
+from workloom.errors import BackendError, UsageError
+
+
+class Sink(Protocol):
+    """What an exchange's answer goes to. Instants are raw readings of the run's counter; an exception ends it."""
+
+    status: int
+
+    def feed(self, body: bytes, at_ns: int) -> bool:
+        """Body bytes of one read; True to hang up."""
+        ...
+
+    def end(self, at_ns: int) -> None:
+        """The message is complete."""
+        ...
+
+    def lost(self, error: Exception) -> None:
+        """There will be no more: a BackendError, or :class:`Stale`."""
+        ...
+
+
+class Stale(Exception):
+    """A reused connection turned out to be closed before any byte of the answer: the exchange may be tried again."""
+
+
+class Endpoint(Struct, frozen=True):
+    """Where a server is: `path` has no slash at its end; `tls` None for plain HTTP."""
+
+    host: str
+    port: int
+    path: str
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def parse(cls, url: str, verify: bool = True) -> Endpoint:
+        """The endpoint of a URL like ``http://127.0.0.1:8000/v1``; a UsageError for anything else."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+            (parts.hostname or "").encode("idna")
+        except (ValueError, UnicodeError) as error:
+            raise UsageError("the URL cannot be read", where=url, found=error) from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(
+                "the URL is not one of a server", where=url, expected="http(s)://host[:port]/path", hint="add http://"
+            )
+        if parts.query or parts.fragment or not url.isascii() or any(c.isspace() for c in url):
+            raise UsageError("the URL has parts that a base URL cannot have", where=url, expected="no ?, # or spaces")
+        tls = None
+        if parts.scheme == "https":
+            tls = ssl.create_default_context()
+            if not verify:
+                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        return cls(parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"), tls)
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `raw` is the counter that stamps reads and the moment of sending."""
+
+    def __init__(self, raw: Callable[[], int], park: Callable[[Connection], None]) -> None:
+        self._raw = raw
+        self._park = park
+        """Called when an exchange has ended and the connection can carry another."""
+        self._sink: Sink | None = None
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # httptools calls it with every piece of a body
+        self._parser = httptools.HttpResponseParser(self)
+        self._head: list[bytes] = []
+        """The reads up to the end of the headers."""
+        self._complete = False
+        self._last = 0
+        """Body pieces of this read that belong to the complete answer."""
+        self._keep = False
+        self.alive = True
+        self.used = 0
+        """Exchanges begun on this connection."""
+
+    @property
+    def usable(self) -> bool:
+        """False once the other side is known to have gone."""
+        return self.alive and not self._transport.is_closing()
+
+    # --- exchanges
+
+    def send(self, lines: Sequence[bytes], sink: Sink) -> int:
+        """Send a request whose answer goes to `sink`; return when its first byte was handed over."""
+        self._sink = sink
+        self._head.clear()
+        self._complete = False
+        self.used += 1
+        at_ns = self._raw()
+        self._transport.writelines(lines)
+        return at_ns
+
+    def abort(self) -> None:
+        """Close at once, whatever is going on; the sink hears nothing more."""
+        self._sink = None
+        self.alive = False
+        self._transport.abort()
+
+    # --- asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by their type
+        self._transport.set_write_buffer_limits(high=0)  # uvloop: write now, not at the end of the round
+
+    def data_received(self, data: bytes) -> None:
+        at_ns = self._raw()
+        sink = self._sink
+        if sink is None:  # nothing was asked
+            self.abort()
+            return
+        if not sink.status:
+            self._head.append(data)
+        broken = None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._keep = False
+            broken = BackendError("protocol", f"the server does not speak HTTP: {_shown(data)}", hint=_NOT_HTTP)
+        try:
+            self._pass_on(sink, at_ns, broken)
+        except Exception as error:
+            self._fail(sink, error)
+
+    def _pass_on(self, sink: Sink, at_ns: int, broken: BackendError | None) -> None:
+        """Hand on what a read held of the body, then what became of the message."""
+        parts = self._parts
+        if self._complete:
+            del parts[self._last :]
+        if parts:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            if sink.feed(body, at_ns):
+                self.abort()
+                return
+        if self._complete:
+            self._finish(sink, at_ns)
+        elif broken is not None:
+            self._fail(sink, broken)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        sink, self._sink = self._sink, None
+        if sink is None:
+            return
+        if sink.status and not exc and not self._delimited():
+            try:
+                sink.end(self._raw())
+            except Exception as error:
+                sink.lost(error)
+        elif not self._head and self.used > 1:
+            sink.lost(Stale())
+        else:
+            when = "in the middle of its answer" if sink.status else "without an answer"
+            sink.lost(BackendError("closed", f"the server closed the connection {when}{f': {exc}' if exc else ''}"))
+
+    # --- httptools calls these
+
+    def on_message_begin(self) -> None:
+        if self._complete:  # a second answer behind the one that was asked for
+            self._keep = False
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200 and self._sink is not None and not self._complete:
+            self._sink.status = status
+
+    def on_message_complete(self) -> None:
+        if self._sink is not None and self._sink.status and not self._complete:
+            self._complete = True
+            self._last = len(self._parts)
+            self._keep = self._parser.should_keep_alive()  # a moment later it has forgotten
+
+    # ---
+
+    def _finish(self, sink: Sink, at_ns: int) -> None:
+        self._sink = None
+        if self._keep and not self._transport.get_write_buffer_size():
+            self._park(self)
+        else:
+            self.abort()
+        try:
+            sink.end(at_ns)
+        except Exception as error:
+            sink.lost(error)
+
+    def _fail(self, sink: Sink, error: Exception) -> None:
+        self.abort()
+        sink.lost(error)
+
+    def _delimited(self) -> bool:
+        """True when the headers said where the body ends, so that the end of the connection is not it."""
+        head = b"".join(self._head).split(b"\r\n\r\n", 1)[0].lower()
+        return b"\ncontent-length:" in head or (b"\ntransfer-encoding:" in head and b"chunked" in head)
+
+
+_NOT_HTTP = "is the port that of an OpenAI-compatible server, and http(s) right?"
+
+
+def _shown(data: bytes) -> str:
+    """The beginning of what a server sent, for a message."""
+    return repr(data[:60].decode("utf-8", "replace"))
+
+
+class Pool:
+    """Connections to one endpoint: as many as there are exchanges in flight, the last used is used next."""
+
+    def __init__(self, endpoint: Endpoint, raw: Callable[[], int]) -> None:
+        self.endpoint = endpoint
+        self._raw = raw
+        self._idle: list[Connection] = []
+        self.connects = 0
+        """Connections made."""
+
+    def idle(self) -> Connection | None:
+        """The connection used last, if one is free."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def connect(self) -> Connection:
+        """A new connection; a BackendError of kind `connect` when there is none to be had."""
+        end = self.endpoint
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._raw, self._idle.append), end.host, end.port, ssl=end.tls
+            )
+        except (OSError, ValueError, RuntimeError, OverflowError) as error:
+            raise BackendError(
+                "connect",
+                f"cannot connect to {end.authority}: {error or type(error).__name__}",
+                hint="is the server up, and the URL right?",
+            ) from error
+        self.connects += 1
+        return connection
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().abort()

@@ -1,0 +1,140 @@
+"""Text of an exact length without a tokenizer: N words are N tokens.
+
+The words are common ones, each one token with its leading space in the vocabularies in use (scripts/make_words.py).
+A text is named by its number (:class:`workloom.prompt.Piece`), and says the same wherever that number is used:
+
+    word   0    1 2 3 4   5 ... 11             12   13 .. 16   17 ... 23            24
+           code code ...  the W of the W ...   code code ...   a W with some W ...  code
+
+Five code words that belong to the text alone come first and again every 12 words, with a row of filler between them,
+so any 16 words in a row hold a whole code: two texts with different codes share no 16 tokens. The first code word
+differs between the pieces of a session, and between sessions at the same piece, so what is not declared as shared parts
+at its first token. A text of n words is the beginning of the same text of more.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import blake2b, shake_256
+from pathlib import Path
+
+from workloom.prompt import ORDINAL_BITS, TRACE_TEXTS
+
+WORDS_FILE = Path(__file__).parent.parent / "data" / "words.txt"
+CODE = 5
+"""Code words at the start of a period."""
+PERIOD = 12
+"""Words from one code to the next; PERIOD + CODE - 1 words in a row hold a whole code."""
+ROWS = 4096
+"""Prepared rows of filler; a text begins at one of them and goes round."""
+
+_PATTERNS = (
+    "the W of the W and W",
+    "a W with some W for W",
+    "this W is W to the W",
+    "we W the W in a W",
+    "they W our W before the W",
+    "it was the W that W W",
+    "when W and W are not W",
+    "from the W to a W W",
+    "as W or W by the W",
+    "after the W we W their W",
+    "W at the W on this W",
+    "then a W into the W W",
+)
+"""PERIOD - CODE words each; a W is a word of the pool. No punctuation: it would be a token of its own, or not."""
+
+FUNCTION_WORDS = tuple(sorted({word for pattern in _PATTERNS for word in pattern.split() if word != "W"}))
+"""The words of the patterns; the pool holds none of them."""
+
+_MASK = (1 << 64) - 1
+_ORDINAL = (1 << ORDINAL_BITS) - 1
+_STRIDE = 1_597
+"""Odd, so that sessions one after the other begin with different words."""
+
+
+@cache
+def pool() -> tuple[bytes, ...]:
+    """The content words: a power of two of them, in alphabetical order."""
+    return tuple(WORDS_FILE.read_bytes().split())
+
+
+@cache
+def _rows() -> tuple[bytes, ...]:
+    """The prepared filler: rows of PERIOD - CODE words, always the same."""
+    words = pool()
+    size = len(words)
+    stream = shake_256(b"workloom filler rows").digest(ROWS * 2 * (PERIOD - CODE))
+    at = 0
+    rows = []
+    for index in range(ROWS):
+        row = []
+        for word in _PATTERNS[index % len(_PATTERNS)].split():
+            if word == "W":
+                row.append(words[int.from_bytes(stream[at : at + 2], "little") % size])
+                at += 2
+            else:
+                row.append(word.encode())
+        rows.append(b" ".join(row))
+    return tuple(rows)
+
+
+@cache
+def _places() -> tuple[int, ...]:
+    """A fixed shuffle of the pool's indices: where the first word of the nth text of a session is."""
+    size = len(pool())
+    stream = shake_256(b"workloom first words").digest(8 * size)
+    return tuple(sorted(range(size), key=lambda i: stream[8 * i : 8 * i + 8]))
+
+
+@cache
+def _base(salt: int) -> int:
+    """Where in the pool the first word of text 0 is."""
+    return int.from_bytes(blake2b(b"%d" % salt, digest_size=8, person=b"workloom.base").digest(), "little")
+
+
+class Texts:
+    """The texts of one run. `salt` makes them unlike those of every other run, but for trace-scope texts."""
+
+    def __init__(self, salt: int) -> None:
+        self.salt = salt & _MASK
+        self._words = pool()
+        self._places = _places()
+        _rows()  # made now, not within the first call
+        self._bases = (_base(self.salt), _base(0))
+
+    def code(self, number: int) -> tuple[bytes, int]:
+        """The code of a text, as CODE words joined by spaces, and the row its filler begins with."""
+        common = number >= TRACE_TEXTS
+        words, size = self._words, len(self._words)
+        key = b"%d %d" % (0 if common else self.salt, number)
+        drawn = int.from_bytes(blake2b(key, digest_size=16, person=b"workloom.code").digest(), "little")
+        place = self._places[(number & _ORDINAL) % size]
+        code = [words[(self._bases[common] + (number >> ORDINAL_BITS) * _STRIDE + place) % size]]
+        for _ in range(CODE - 1):
+            drawn, index = divmod(drawn, size)
+            code.append(words[index])
+        return b" ".join(code), drawn % ROWS
+
+    def text(self, number: int, tokens: int) -> bytes:
+        """The first `tokens` words of a text, joined by single spaces: ASCII letters, safe in a JSON string."""
+        if tokens <= 0:
+            return b""
+        code, start = self.code(number)
+        whole, rest = divmod(tokens, PERIOD)
+        if not whole:
+            return b" ".join((code + b" " + _rows()[start]).split(b" ", rest)[:rest])
+        text = code + b" " + (b" " + code + b" ").join(_filler(start, whole))
+        if rest:
+            last = (code + b" " + _rows()[(start + whole) % ROWS]).split(b" ", rest)[:rest]
+            text += b" " + b" ".join(last)
+        return text
+
+
+def _filler(start: int, count: int) -> tuple[bytes, ...]:
+    """`count` rows from the one at `start`, going round."""
+    rows = _rows()
+    if start + count <= ROWS:
+        return rows[start : start + count]
+    turns = (start + count) // ROWS + 1
+    return (rows * turns)[start : start + count]

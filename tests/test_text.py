@@ -1,0 +1,107 @@
+"""Text without a tokenizer: exact lengths, prefixes, and nothing shared that is not declared."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workloom.drive.text import CODE, FUNCTION_WORDS, PERIOD, ROWS, Texts, pool
+from workloom.prompt import TRACE_TEXTS, trace_text
+
+numbers = st.one_of(
+    st.builds(lambda instance, ordinal: instance + 1 << 24 | ordinal, st.integers(0, 10**6), st.integers(0, 3000)),
+    st.text(max_size=5).map(trace_text),
+)
+salts = st.integers(0, 2**64 - 1)
+
+
+def windows(text: bytes, size: int = 16) -> set[tuple[bytes, ...]]:
+    words = text.split(b" ")
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+
+
+def test_the_pool_is_many_plain_words() -> None:
+    words = pool()
+    assert len(words) == 4096 == len(set(words))
+    assert list(words) == sorted(words)
+    assert all(word.isalpha() and word.islower() and word.isascii() for word in words)
+    assert not set(words) & {word.encode() for word in FUNCTION_WORDS}
+
+
+@given(salts, numbers, st.integers(0, 400), st.integers(0, 400))
+def test_a_text_has_its_length_and_begins_every_longer_one(salt: int, number: int, a: int, b: int) -> None:
+    short, long = sorted((a, b))
+    texts = Texts(salt)
+    words = texts.text(number, long).split()
+    assert len(words) == long
+    assert texts.text(number, short).split() == words[:short]
+    assert b"  " not in texts.text(number, long)
+
+
+@settings(max_examples=10, deadline=None)
+@given(numbers, st.integers(ROWS * PERIOD - 40, 3 * ROWS * PERIOD + 40))
+def test_a_very_long_text_has_its_length_too(number: int, tokens: int) -> None:
+    texts = Texts(3)
+    words = texts.text(number, tokens).split()
+    assert len(words) == tokens and texts.text(number, tokens - 1).split() == words[:-1]
+
+
+@given(salts, numbers)
+def test_any_16_words_hold_a_whole_code(salt: int, number: int) -> None:
+    texts = Texts(salt)
+    code = tuple(texts.code(number)[0].split())
+    assert len(code) == CODE
+    for window in windows(texts.text(number, 64)):
+        assert any(window[i : i + CODE] == code for i in range(16 - CODE + 1))
+
+
+def test_no_two_texts_share_16_words() -> None:
+    owner: dict[tuple[bytes, ...], tuple[int, int]] = {}
+    siblings, sessions, runs = range(12), (*range(30), 4095, 4096, 70_000), range(4)
+    spans = [(0, trace_text(name)) for name in ("a", "b", "scaffold")]
+    fresh = [(salt, instance + 1 << 24 | ordinal) for salt, instance, ordinal in product(runs, sessions, siblings)]
+    for salt, number in [*fresh, *spans]:
+        for window in windows(Texts(salt).text(number, 80)):
+            assert owner.setdefault(window, (salt, number)) == (salt, number)
+
+
+def test_one_word_texts_in_a_row_are_no_other_session_s() -> None:
+    owner: dict[tuple[bytes, ...], int] = {}
+    texts = Texts(5)
+    for instance in range(200):
+        row = b" ".join(texts.text(instance + 1 << 24 | ordinal, 1) for ordinal in range(100))
+        for window in windows(row):
+            assert owner.setdefault(window, instance) == instance
+
+
+@given(salts, st.integers(0, 10**6), st.integers(0, 10**4))
+def test_siblings_differ_from_the_first_word(salt: int, instance: int, ordinal: int) -> None:
+    texts = Texts(salt)
+    first = {texts.text(instance + 1 << 24 | ordinal + i, 1) for i in range(200)}
+    assert len(first) == 200
+
+
+@given(salts, st.integers(0, 10**6), st.integers(0, 10**4))
+def test_sessions_differ_from_the_first_word_of_the_same_piece(salt: int, instance: int, ordinal: int) -> None:
+    texts = Texts(salt)
+    first = {texts.text(instance + 1 + i << 24 | ordinal, 1) for i in range(200)}
+    assert len(first) == 200
+
+
+def test_trace_texts_are_the_same_in_every_run_and_others_in_none() -> None:
+    name = trace_text("scaffold")
+    assert name >= TRACE_TEXTS
+    assert Texts(1).text(name, 50) == Texts(2).text(name, 50)
+    assert Texts(1).text(1 << 24, 50) != Texts(2).text(1 << 24, 50)
+
+
+def test_texts_are_the_same_in_every_process_and_version() -> None:
+    assert Texts(7).text(1 << 24, 24) == PINNED
+
+
+PINNED = (
+    b"games bone tall milk choice we null the parents in a bitten "
+    b"games bone tall milk choice they patient our union before the hum"
+)
