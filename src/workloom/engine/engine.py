@@ -45,7 +45,10 @@ class Steps(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """What became of a call. `tokens` are the instants of its answer's tokens."""
+    """What became of a call. `tokens` are the instants of its answer's tokens.
+
+    It stood in the front end until `queued_ns`, then waited until `admitted_ns` (None: it never ran).
+    """
 
     call: str
     status: Literal["done", "cancelled"]
@@ -54,6 +57,8 @@ class Finished(NamedTuple):
     cached_tokens: int
     preemptions: int
     tokens: list[Steps]
+    queued_ns: int
+    admitted_ns: int | None
 
 
 class Gauges(NamedTuple):
@@ -133,7 +138,7 @@ class Engine:
         sequence = Sequence(call, prompt, answer, output_tokens)
         front = self.profile.front_end
         leaves = max(self._front_end_free, at) + front.call_ps + front.prompt_token_ps * prompt.tokens
-        self._front_end_free = leaves
+        self._front_end_free = sequence.queued_ps = leaves
         self._calls[call] = sequence
         self._arriving.append((leaves, sequence))
         self._cut(leaves + 1)
@@ -238,8 +243,9 @@ class Engine:
         """The engine's state for a metrics page."""
         scheduler, queue = self.scheduler, self.queue
         usage = 0.0 if queue.infinite else 1 - queue.free / queue.blocks
+        prefilling = len(self._leap.batch.prefills) if self._leap is not None else scheduler.partial is not None
         return Gauges(
-            scheduler.running,
+            len(scheduler.decoding) + prefilling,
             len(scheduler.waiting),
             usage,
             scheduler.preemptions,
@@ -287,6 +293,9 @@ class Engine:
             sequence.state = "waiting"
             scheduler.waiting.append(sequence)
         batch = scheduler.schedule()
+        for sequence, _ in batch.prefills:
+            if sequence.admitted_ps is None:
+                sequence.admitted_ps = start
         first, slope, steps = self._durations(batch)
         leap = _Leap(batch, start, first, slope, steps if self._leaping else 1)
         if self._arriving:
@@ -342,8 +351,19 @@ class Engine:
         self._prompts += sequence.prompt_tokens
         self._generated += sequence.generated
         tokens = [steps for first, end in sequence.spells for steps in self._slice(first, end)]
+        admitted = sequence.admitted_ps
         self._out.append(
-            Finished(sequence.call, status, -(-at_ps // PS), sequence.generated, cached, sequence.preemptions, tokens)
+            Finished(
+                call=sequence.call,
+                status=status,
+                done_ns=-(-at_ps // PS),
+                output_tokens=sequence.generated,
+                cached_tokens=cached,
+                preemptions=sequence.preemptions,
+                tokens=tokens,
+                queued_ns=-(-sequence.queued_ps // PS),
+                admitted_ns=None if admitted is None else -(-admitted // PS),
+            )
         )
 
     def _slice(self, first: int, end: int) -> list[Steps]:

@@ -30,6 +30,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "admitted_ps",
         "cached_tokens",
         "call",
         "computed",
@@ -44,6 +45,7 @@ class Sequence:
         "output_tokens",
         "preemptions",
         "prompt_tokens",
+        "queued_ps",
         "registered",
         "since",
         "spells",
@@ -66,6 +68,10 @@ class Sequence:
         self.finish_step = -1
         self.order = -1
         self.state = "front end"
+        self.queued_ps = 0
+        """When it left the front end and began to wait."""
+        self.admitted_ps: int | None = None
+        """When the first step that computed anything of it began."""
         self.cached_tokens: int | None = None
         self.preemptions = 0
         self.holds: list[Hold] = []
