@@ -1,0 +1,169 @@
+"""The command line: parse, call, print. Data goes to stdout, everything else to stderr.
+
+Exit codes: 0 done; 1 an error, said with a hint; 2 a command line that makes no sense; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from workloom import __version__
+from workloom.cli.options import EngineOptions, LoadOptions, ServerOptions, TraceOptions
+from workloom.errors import UsageError, WorkloomError
+
+app = App(
+    name="workloom",
+    help="How an LLM serving system behaves under agentic load: real traces in, live or simulated runs, numbers out.",
+    version=__version__,
+)
+
+Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
+
+
+@app.command
+def run(
+    trace: list[str],
+    /,
+    *,
+    out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None,
+    timeout: float = 1800.0,
+    drain: float = 120.0,
+    json: Json = False,
+    reading: TraceOptions = TraceOptions(),
+    load: LoadOptions = LoadOptions(),
+    engine: EngineOptions = EngineOptions(),
+    server: ServerOptions = ServerOptions(),
+) -> None:
+    """Run a workload on the simulated engine (--engine) or against a server (--url), and print what it felt like.
+
+    Parameters
+    ----------
+    trace
+        Trace files, folders or globs; or one plan file.
+    out
+        Directory for the run (default: the next free one under runs/).
+    timeout
+        Total time of one call, seconds.
+    drain
+        With --duration: how long calls due in the window may take after it, seconds.
+    """
+    from workloom.cli.run import run as go
+
+    go(trace, out, timeout, drain, json, reading, load, engine, server)
+
+
+@app.command
+def plan(
+    trace: list[str],
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    reading: TraceOptions = TraceOptions(),
+    load: LoadOptions = LoadOptions(),
+) -> None:
+    """Write a plan: the recipe of a run, which `workloom run` accepts, and its first instances to look at.
+
+    Parameters
+    ----------
+    trace
+        Trace files, folders or globs.
+    out
+        The file to write.
+    """
+    from workloom.cli.run import write_plan
+
+    write_plan(trace, out, reading, load)
+
+
+@app.command
+def serve(
+    *,
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    model: str | None = None,
+    record: str | None = None,
+    engine: EngineOptions = EngineOptions(),
+) -> None:
+    """Serve the simulated engine behind an OpenAI-compatible API, in real time.
+
+    Parameters
+    ----------
+    port
+        Port to listen on; 0 takes a free one.
+    host
+        Address to listen on.
+    model
+        Name the model goes by (default: the profile's name; every name is accepted then).
+    record
+        File for the instants of every request, as JSON lines.
+    """
+    from workloom.cli.serve import serve as go
+
+    go(engine.profile(), host, port, model, record, engine.prefix_cache == "on")
+
+
+@app.command
+def show(directory: str, /, *, json: Json = False) -> None:
+    """Show the numbers of a run again, whether it was finished, interrupted or killed.
+
+    Parameters
+    ----------
+    directory
+        What `workloom run -o` wrote.
+    """
+    from workloom.cli.show import show as go
+
+    go(directory, json)
+
+
+@app.command
+def inspect(trace: list[str], /, *, json: Json = False, reading: TraceOptions = TraceOptions()) -> None:
+    """Say what is in a trace: sessions, calls, tokens, shape, and how much of it an ideal cache would serve.
+
+    Parameters
+    ----------
+    trace
+        Trace files, folders or globs.
+    """
+    from workloom.cli.show import inspect as go
+
+    go(trace, json, reading)
+
+
+@app.command
+def profiles(*, json: Json = False) -> None:
+    """List the simulated engines: source, stated error, limits."""
+    from workloom.cli.show import profiles as go
+
+    go(json)
+
+
+def say(fault: WorkloomError) -> None:
+    """An error and its hint, to stderr."""
+    print(f"error: {fault}", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point of the `workloom` command."""
+    try:
+        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as fault:
+        say(UsageError(str(fault).strip(), hint="`workloom --help` and `workloom COMMAND --help` list the options"))
+        sys.exit(2)
+    except UsageError as fault:
+        say(fault)
+        sys.exit(2)
+    except WorkloomError as fault:
+        say(fault)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

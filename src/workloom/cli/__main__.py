@@ -1,0 +1,5 @@
+"""``python -m workloom.cli``."""
+
+from workloom.cli import main
+
+main()

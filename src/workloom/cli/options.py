@@ -1,0 +1,261 @@
+"""Options that several commands share, and what they make."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+from msgspec.structs import replace
+
+from workloom import seeds
+from workloom.engine import profile as profiles
+from workloom.engine.profile import Profile
+from workloom.errors import UsageError
+from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, Replay, TraceRef, Waits, make, read
+from workloom.plan.load import parse_arrival
+from workloom.plan.plan import per_request
+
+WORKLOAD = Group("Workload", sort_key=1)
+LOAD = Group("Load", sort_key=2)
+ENGINE = Group("Simulated engine", sort_key=3)
+SERVER = Group("Live server", sort_key=4)
+
+
+@Parameter(name="*", group=WORKLOAD)
+@dataclass(frozen=True)
+class TraceOptions:
+    """How the trace is read."""
+
+    format: str | None = None
+    "Trace format; told from the content unless given."
+    skip_bad: Annotated[bool, Parameter(negative="")] = False
+    "Leave out and count what is malformed instead of stopping."
+
+
+@Parameter(name="*", group=LOAD)
+@dataclass(frozen=True)
+class LoadOptions:
+    """How sessions are offered, and for how long."""
+
+    concurrency: int | None = None
+    "Closed loop: so many session trees at once (default 8)."
+    rate: float | None = None
+    "Open loop: so many sessions (or, with --per request, calls) per second."
+    per: Literal["session", "request"] = "session"
+    "What --rate counts."
+    arrival: str = "poisson"
+    "Gaps of the open loop: poisson, constant or gamma:CV."
+    replay: Annotated[bool, Parameter(negative="")] = False
+    "Start sessions when they were recorded to."
+    time_scale: float = 1.0
+    "Recorded time runs so many times as fast: starts of --replay, and all waits."
+    duration: float | None = None
+    "Measure for so many seconds; sessions come again when the trace is used up."
+    sessions: int | None = None
+    "Stop after so many sessions."
+    calls: int | None = None
+    "Stop after so many calls."
+    max_wait: float = 60.0
+    "Cap on every recorded wait, seconds; inf for none."
+    max_context: int | None = None
+    "Longest call, prompt + answer, in tokens (default: what the engine or server can take)."
+    context_policy: Literal["stop", "cut", "skip", "refuse"] = "stop"
+    "What a longer call does: ends its session, loses its oldest text, drops the session, refuses the plan."
+    seed: str = "0"
+    "Root of all randomness: a number, or random (then it is recorded)."
+
+    def given(self) -> list[str]:
+        """Names of the options that differ from their defaults."""
+        return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
+
+    def load(self) -> Load:
+        chosen = [
+            name
+            for name, on in (
+                ("--concurrency", self.concurrency is not None),
+                ("--rate", self.rate is not None),
+                ("--replay", self.replay),
+            )
+            if on
+        ]
+        if len(chosen) > 1:
+            raise UsageError(
+                "a run has one kind of load", expected="--concurrency, --rate or --replay", found=" and ".join(chosen)
+            )
+        if self.rate is None and (self.per != "session" or self.arrival != "poisson"):
+            raise UsageError("--per and --arrival belong to an open loop", hint="add --rate R")
+        if self.rate is not None:
+            arrival, cv = parse_arrival(self.arrival)
+            return Open(self.rate, arrival, cv)
+        if self.replay:
+            return Replay(self.time_scale)
+        return Closed(8 if self.concurrency is None else self.concurrency)
+
+    def root_seed(self) -> int:
+        if self.seed == "random":
+            return seeds.fresh_seed()
+        try:
+            return int(self.seed)
+        except ValueError:
+            raise UsageError(
+                "a seed is a number or random", where="--seed", expected="an integer or random", found=self.seed
+            ) from None
+
+
+def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, context_limit: int | None) -> Plan:
+    """The plan that a command line asks for: a new one, or the one in a plan file."""
+    if len(trace) == 1 and Path(trace[0]).is_file():
+        recipe = read(Path(trace[0]))
+        if recipe is not None:
+            given = load.given() + (["--format"] if reading.format else [])
+            if given:
+                raise UsageError(
+                    "a plan file says what the load is already",
+                    where=trace[0],
+                    found=", ".join(given),
+                    hint="leave these options out, or make another plan with `workloom plan`",
+                )
+            return make(recipe)
+    recipe = Recipe(
+        trace=TraceRef(tuple(trace), reading.format, reading.skip_bad),
+        load=load.load(),
+        limits=Limits(load.duration, load.sessions, load.calls),
+        waits=Waits(None if math.isinf(load.max_wait) else load.max_wait, load.time_scale),
+        context=Context(load.max_context if load.max_context is not None else context_limit, load.context_policy),
+        seed=load.root_seed(),
+    )
+    plan = make(recipe)
+    if load.per == "request" and isinstance(recipe.load, Open):
+        rate = per_request(recipe.load.sessions_per_s, plan)
+        recipe = replace(plan.recipe, load=replace(recipe.load, sessions_per_s=rate))
+        plan = Plan(recipe, plan.source)
+    return plan
+
+
+@Parameter(name="*", group=ENGINE)
+@dataclass(frozen=True)
+class EngineOptions:
+    """A profile, and what to change in it."""
+
+    engine: str | None = None
+    "Name of a profile (see `workloom profiles`) or a .yaml file."
+    max_model_len: int | None = None
+    "Override: longest call in tokens."
+    kv_tokens: str | None = None
+    "Override: KV capacity in tokens, or inf."
+    max_num_seqs: int | None = None
+    "Override: most calls running at once."
+    max_batched_tokens: int | None = None
+    "Override: tokens of one step."
+    block_tokens: int | None = None
+    "Override: tokens of a KV block."
+    prefix_cache: Literal["on", "off"] = "on"
+    "Reuse the KV of shared prefixes."
+
+    def given(self) -> list[str]:
+        return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
+
+    def profile(self) -> Profile:
+        """The profile with its overrides."""
+        if self.engine is None:
+            raise UsageError("an engine is needed", where="--engine", hint="`workloom profiles` lists them")
+        profile = profiles.load(self.engine)
+        changes: dict[str, Any] = {}
+        for name in ("max_model_len", "max_num_seqs", "max_batched_tokens", "block_tokens"):
+            value = getattr(self, name)
+            if value is not None:
+                if value < 1:
+                    raise UsageError(
+                        "an engine limit is a count",
+                        where="--" + name.replace("_", "-"),
+                        expected="1 or more",
+                        found=value,
+                    )
+                changes[name] = value
+        if self.kv_tokens is not None:
+            changes["kv_tokens"] = _kv_tokens(self.kv_tokens)
+        return replace(profile, **changes)
+
+
+def _kv_tokens(text: str) -> int | None:
+    if text == "inf":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(
+        "a KV capacity is a number of tokens", where="--kv-tokens", expected="a positive number or inf", found=text
+    )
+
+
+@Parameter(name="*", group=SERVER)
+@dataclass(frozen=True)
+class ServerOptions:
+    """A server, and how to talk to it."""
+
+    url: str | None = None
+    "Base URL up to and with /v1."
+    model: str | None = None
+    "Model to ask for (default: the one the server lists, if it lists one)."
+    endpoint: Literal["chat", "completions"] = "chat"
+    "Which API."
+    api_key_env: str = "OPENAI_API_KEY"
+    "Environment variable that holds the key, if the server wants one."
+    header: Annotated[list[str], Parameter(negative="")] = field(default_factory=list)
+    "Extra header, NAME:VALUE; may be given again."
+    body: Annotated[list[str], Parameter(negative="")] = field(default_factory=list)
+    "Extra body field, NAME=JSON (null takes a default one away); may be given again."
+    output: Literal["exact", "cap"] = "exact"
+    "exact: ask for exactly the planned tokens (ignore_eos, min_tokens); cap: at most."
+    insecure: Annotated[bool, Parameter(negative="")] = False
+    "Do not check the server's TLS certificate."
+    salt: str = "random"
+    "What makes this run's text unlike that of others: random (so no earlier run is hit), plan, or a number."
+
+    def given(self) -> list[str]:
+        defaults = ServerOptions()
+        names = [f.name for f in fields(self)]
+        return ["--" + n.replace("_", "-") for n in names if getattr(self, n) != getattr(defaults, n)]
+
+    @property
+    def api_key(self) -> str | None:
+        return os.environ.get(self.api_key_env) or None
+
+    def headers(self) -> dict[str, str]:
+        pairs = {}
+        for text in self.header:
+            name, colon, value = text.partition(":")
+            if not colon or not name.strip():
+                raise UsageError("a header is NAME:VALUE", where="--header", found=text)
+            pairs[name.strip()] = value.strip()
+        return pairs
+
+    def fields(self) -> dict[str, Any]:
+        pairs = {}
+        for text in self.body:
+            name, equals, value = text.partition("=")
+            try:
+                pairs[name] = json.loads(value)
+            except json.JSONDecodeError:
+                equals = ""
+            if not equals or not name:
+                raise UsageError(
+                    "a body field is NAME=JSON", where="--body", found=text, hint="strings need quotes: 'user=\"me\"'"
+                )
+        return pairs
+
+    def text_salt(self, plan: Plan) -> int:
+        if self.salt == "random":
+            return seeds.fresh_seed()
+        if self.salt == "plan":
+            return plan.text_salt
+        try:
+            return int(self.salt)
+        except ValueError:
+            raise UsageError(
+                "a salt is a number, random or plan", where="--salt", expected="an integer", found=self.salt
+            ) from None

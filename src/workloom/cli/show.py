@@ -1,0 +1,77 @@
+"""`workloom show`, `inspect` and `profiles`."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from workloom.cli.options import TraceOptions
+from workloom.engine import profile as engines
+from workloom.store import Run
+
+
+def show(directory: str, json: bool) -> None:
+    """The numbers of a run."""
+    from workloom.store import open_run
+
+    print_run(open_run(directory), json=json)
+
+
+def print_run(run: Run, *, json: bool) -> None:
+    """The numbers of a run to stdout: tables, or JSON."""
+    from workloom.metrics import show as tables
+    from workloom.metrics.summary import encode, summarize
+
+    summary = summarize(run)
+    if json:
+        print(encode(summary).decode(), end="")
+    else:
+        tables.show(summary, title=run.path.name)
+
+
+def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:
+    """What is in a trace."""
+    from workloom.model.describe import describe, table
+    from workloom.traces import open_trace
+
+    reading = open_trace(trace, format=options.format, skip_bad=options.skip_bad)
+    description = describe(reading)
+    for skipped in reading.report.skipped:
+        print(f"skipped: {skipped.where}: {skipped.why}", file=sys.stderr)
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(description), indent=1).decode())
+        return
+    rows = Table(show_header=False, box=None, padding=(0, 2))
+    rows.add_column(style="bold")
+    rows.add_column()
+    for name, value in table(description):
+        rows.add_row(name, value)
+    Console().print(rows)
+
+
+def profiles(json: bool) -> None:
+    """The engines that come with workloom."""
+    loaded = [engines.load(name) for name in engines.names()]
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(loaded), indent=1).decode())
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("engine", "GPUs", "error of fit", "mean", "max_model_len", "KV tokens"):
+        table.add_column(column, justify="left" if column in ("engine", "GPUs") else "right", no_wrap=True)
+    for p in loaded:
+        worst = max(p.error.prefill_max, p.error.decode_max, p.error.mixed_max or 0.0)
+        kv = "inf" if p.kv_tokens is None else f"{p.kv_tokens:,}"
+        gpus = f"{p.gpus} x {p.gpu}"
+        table.add_row(p.name, gpus, f"{worst:.1%}", f"{p.error.mean:.1%}", f"{p.max_model_len:,}", kv)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("\nerror of fit: the largest error of a step's time over all points fitted. Sources:")
+    for p in loaded:
+        console.print(f"  {p.name}: {p.source.split(';')[0]}", soft_wrap=True)
+    console.print("\nnot identified by the source, with the default used instead:")
+    for what, why in sorted({item for p in loaded for item in p.not_identified.items()}):
+        console.print(f"  {what}: {why}", soft_wrap=True)
+    console.print("\nall of it: workloom profiles --json; every limit can be overridden, see workloom run --help")

@@ -1,0 +1,108 @@
+"""What one call felt like. A figure is nan where a call has none, and infinite where the call failed.
+
+Latency stands side by side from when the call was *sent* (what the server did) and from when it was *due* (what the
+user felt, the tool's own lag included). A call that failed (error, time-out) has infinite latency, or a failing server
+would look fast. A cancelled call was never sent and a censored one was cut off by the end of the run: neither has a
+latency, both are counted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+
+from workloom.clock import NS
+from workloom.metrics.frame import CANCELLED, CENSORED, OK, TIMEOUT, Calls, Window
+from workloom.metrics.stats import Floats
+
+
+def ttft_s(calls: Calls) -> Floats:
+    """TTFT: from sent to the first chunk with content, reasoning or a tool call; an answer without any has none."""
+    return _latency(calls, calls.sent_ns, calls.first_ns)
+
+
+def ttft_from_due_s(calls: Calls) -> Floats:
+    """TTFT counted from when the call was due."""
+    return _latency(calls, calls.due_ns, calls.first_ns)
+
+
+def e2e_s(calls: Calls) -> Floats:
+    """E2E: from sent to the last chunk with content, reasoning or a tool call; an answer without any has none."""
+    return _latency(calls, calls.sent_ns, calls.last_ns)
+
+
+def e2e_from_due_s(calls: Calls) -> Floats:
+    """E2E counted from when the call was due."""
+    return _latency(calls, calls.due_ns, calls.last_ns)
+
+
+def tpot_s(calls: Calls, output_tokens: Floats | None = None) -> Floats:
+    """TPOT: (last - first) / (tokens - 1), absent for an answer of one token (a failed one is judged by its plan).
+
+    `output_tokens` for calls whose server did not count them: what their chunks carried.
+    """
+    counted = calls.output_tokens
+    if output_tokens is not None:
+        counted = np.where(np.isnan(counted), output_tokens, counted)
+    tokens = np.where(calls.failed, calls.planned_output_tokens, counted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_token = _latency(calls, calls.first_ns, calls.last_ns) / (tokens - 1)
+    return np.where(tokens > 1, per_token, np.nan)
+
+
+def lag_s(calls: Calls) -> Floats:
+    """Dispatch lag: sent - due, what the tool itself added; of every call that was sent."""
+    return (calls.sent_ns - calls.due_ns) / NS
+
+
+def _latency(calls: Calls, begin_ns: Floats, end_ns: Floats) -> Floats:
+    """End - begin of calls that went well, infinite for failed ones, nan for the others and for instants not there."""
+    measured = np.where(calls.status == OK, (end_ns - begin_ns) / NS, np.nan)
+    return np.where(calls.failed, np.inf, measured)
+
+
+class CallCounts(Struct, frozen=True):
+    """`due` = ok + failed + cancelled + censored: calls belong to the window by when they were due."""
+
+    recorded: int
+    """In the whole run, warm-up and drain included."""
+    due: int
+    """Due in the window."""
+    ok: int
+    failed: int
+    """Error or time-out."""
+    cancelled: int
+    """Never sent: a call they depend on failed."""
+    censored: int
+    """Sent or due, and cut off by the end of the run."""
+    empty: int
+    """Of the ok ones: no content came, so they have no TTFT and no E2E."""
+    ended: int
+    """Ended well in the window, whenever they were due."""
+
+
+def count(calls: Calls, window: Window) -> CallCounts:
+    """What became of the calls due in the window, and how many ended in it."""
+    due = window.holds(calls.due_ns)
+    ok = calls.status == OK
+    return CallCounts(
+        recorded=len(calls),
+        due=int(due.sum()),
+        ok=int((due & ok).sum()),
+        failed=int((due & calls.failed).sum()),
+        cancelled=int((due & (calls.status == CANCELLED)).sum()),
+        censored=int((due & (calls.status == CENSORED)).sum()),
+        empty=int((due & ok & np.isnan(calls.first_ns)).sum()),
+        ended=int((ok & window.holds(calls.done_ns)).sum()),
+    )
+
+
+def errors(calls: Calls, window: Window) -> dict[str, int]:
+    """Failed calls due in the window by kind, the most frequent first; a time-out is a kind of its own."""
+    mine = window.holds(calls.due_ns) & calls.failed
+    out: dict[str, int] = {}
+    pairs, numbers = np.unique(np.stack([calls.status[mine], calls.error_kind[mine]]), axis=1, return_counts=True)
+    for (status, kind), n in zip(pairs.T, numbers, strict=True):
+        name = calls.error_kinds[kind] or ("timeout" if status == TIMEOUT else "unknown")
+        out[name] = out.get(name, 0) + int(n)
+    return dict(sorted(out.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,210 @@
+"""The numbers of a run, all of them derived from its records in one pass over its chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from workloom.metrics import calls as per_call
+from workloom.metrics import sessions as per_session
+from workloom.metrics.chunks import delivered_tokens, gaps_s
+from workloom.metrics.frame import SCALARS, Bools, Calls, Chunks, Window, batches, calls_of, chunks_of
+from workloom.metrics.server import HitRate, engine_hit_rate, hit_rates
+from workloom.metrics.stats import Floats, Pool, Stats, stats
+from workloom.metrics.tool import Tool, judge
+from workloom.records import CallRecord, ServerSample, SessionRecord
+from workloom.store import Run
+from workloom.store.manifest import Manifest
+
+
+class Tokens(Struct, frozen=True):
+    """Tokens of the calls due in the window that were sent."""
+
+    planned_prompt: int
+    sent_prompt: int
+    """By our own count."""
+    prompt: int
+    """By the server's, over the calls it counted."""
+    cached: int
+    """Prompt tokens from the server's prefix cache, over the calls it reported."""
+    planned_output: int
+    output: int
+    """By the server's count, or where it gave none by the chunks."""
+
+
+class Throughput(Struct, frozen=True):
+    """What was delivered inside the window, whenever its calls were due, and that over the window's length.
+
+    Output tokens count when their chunk came, prompt tokens when the first token came, calls and sessions when they
+    ended. None where the window has no length.
+    """
+
+    output_tokens: float
+    prompt_tokens: float
+    calls: int
+    sessions: int
+    output_tokens_per_s: float | None = None
+    prompt_tokens_per_s: float | None = None
+    calls_per_s: float | None = None
+    sessions_per_s: float | None = None
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """The numbers of a run. In JSON an infinite figure is null, and `infinite` beside it says how many were."""
+
+    format: int = 1
+    run: Manifest | None
+    window: Window
+    calls: per_call.CallCounts
+    sessions: per_session.SessionCounts
+    latency: dict[str, Stats]
+    """ttft_s, ttft_from_due_s, tbc_s, tpot_s, e2e_s, e2e_from_due_s, makespan_s, lag_s."""
+    tokens: Tokens
+    throughput: Throughput
+    concurrency: per_session.Concurrency
+    hits: HitRate
+    hits_by_model: dict[str, HitRate]
+    engine_hit_rate: float | None
+    errors: dict[str, int]
+    """Failed calls by kind, most frequent first."""
+    tool: Tool
+
+
+def summarize(run: Run, window: Window | None = None, *, exact: bool = False) -> Summary:
+    """The numbers of a run on disk. `exact`: hold every gap, whatever the memory, instead of binning beyond 20 M."""
+    return _summary(
+        calls_of(run.batches(CallRecord, SCALARS)),
+        lambda: (chunks_of(batch) for batch in run.batches(CallRecord, ["chunks"])),
+        per_session.sessions_of(run.batches(SessionRecord)),
+        run.server(),
+        window,
+        run.manifest,
+        exact,
+    )
+
+
+def summarize_records(
+    calls: Sequence[CallRecord],
+    sessions: Iterable[SessionRecord] = (),
+    samples: Iterable[ServerSample] = (),
+    *,
+    window: Window | None = None,
+    manifest: Manifest | None = None,
+    exact: bool = False,
+) -> Summary:
+    """The numbers of records in memory."""
+    return _summary(
+        calls_of(batches(CallRecord, calls)),
+        lambda: (chunks_of(batch) for batch in batches(CallRecord, calls)),
+        per_session.sessions(sessions),
+        samples,
+        window,
+        manifest,
+        exact,
+    )
+
+
+def summary_json(run: Run) -> bytes:
+    """The summary of a run as JSON: what `RunWriter.close(summarize=summary_json)` writes."""
+    return encode(summarize(run))
+
+
+def encode(summary: Summary) -> bytes:
+    """A summary as JSON; infinite figures become null."""
+    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+
+
+def _summary(
+    calls: Calls,
+    chunks: Callable[[], Iterator[Chunks]],
+    sessions: per_session.Sessions,
+    samples: Iterable[ServerSample],
+    window: Window | None,
+    manifest: Manifest | None,
+    exact: bool,
+) -> Summary:
+    window = window or _window(calls, sessions, manifest)
+    due = window.holds(calls.due_ns)
+    tbc, carried, delivered = _streams(chunks(), due, window, exact)
+    latency = {
+        "ttft_s": stats(per_call.ttft_s(calls)[due]),
+        "ttft_from_due_s": stats(per_call.ttft_from_due_s(calls)[due]),
+        "tbc_s": tbc,
+        "tpot_s": stats(per_call.tpot_s(calls, carried)[due]),
+        "e2e_s": stats(per_call.e2e_s(calls)[due]),
+        "e2e_from_due_s": stats(per_call.e2e_from_due_s(calls)[due]),
+        "makespan_s": stats(per_session.makespan_s(sessions)[window.holds(sessions.due_ns)]),
+        "lag_s": stats(per_call.lag_s(calls)[due]),
+    }
+    session_counts = per_session.count(sessions, calls, window)
+    call_counts = per_call.count(calls, window)
+    hits, by_model = hit_rates(calls, window)
+    return Summary(
+        run=manifest,
+        window=window,
+        calls=call_counts,
+        sessions=session_counts,
+        latency=latency,
+        tokens=_tokens(calls, carried, due & np.isfinite(calls.sent_ns)),
+        throughput=_throughput(calls, carried, delivered, call_counts.ended, session_counts.ended, window),
+        concurrency=per_session.concurrency(calls, sessions, window),
+        hits=hits,
+        hits_by_model=by_model,
+        engine_hit_rate=engine_hit_rate(samples, window),
+        errors=per_call.errors(calls, window),
+        tool=judge(manifest, latency["lag_s"]),
+    )
+
+
+def _window(calls: Calls, sessions: per_session.Sessions, manifest: Manifest | None) -> Window:
+    """The measured window of the manifest; where it has no end, up to the last instant that was recorded."""
+    start_ns = manifest.window_start_ns if manifest else 0
+    if manifest is not None and manifest.window_end_ns is not None:
+        return Window(start_ns, manifest.window_end_ns)
+    last_ns = max(calls.end_ns, int(np.max(sessions.end_ns, initial=0.0)))
+    return Window(start_ns, max(start_ns, last_ns))
+
+
+def _streams(pieces: Iterator[Chunks], due: Bools, window: Window, exact: bool) -> tuple[Stats, Floats, Floats]:
+    """One pass over the chunks: TBC of the calls due in the window, tokens each call's chunks carried, and in it."""
+    tbc = Pool(exact=exact)
+    carried: list[Floats] = [np.empty(0)]
+    delivered: list[Floats] = [np.empty(0)]
+    row = 0
+    for piece in pieces:
+        for gaps in gaps_s(piece, due[row : row + piece.calls]):
+            tbc.add(gaps)
+        carried.append(piece.tokens)
+        delivered.append(delivered_tokens(piece, window))
+        row += piece.calls
+    return tbc.stats(), np.concatenate(carried), np.concatenate(delivered)
+
+
+def _tokens(calls: Calls, carried: Floats, mine: Bools) -> Tokens:
+    def total(column: Floats) -> int:
+        return int(np.nansum(column[mine]))
+
+    return Tokens(
+        planned_prompt=total(calls.planned_prompt_tokens),
+        sent_prompt=total(calls.sent_prompt_tokens),
+        prompt=total(calls.prompt_tokens),
+        cached=total(calls.cached_tokens),
+        planned_output=total(calls.planned_output_tokens),
+        output=total(np.where(np.isnan(calls.output_tokens), carried, calls.output_tokens)),
+    )
+
+
+def _throughput(
+    calls: Calls, carried: Floats, delivered: Floats, ended: int, sessions_ended: int, window: Window
+) -> Throughput:
+    # A server's own count of a call's tokens is spread over its chunks: an event need not be one token.
+    counted = np.where(np.isnan(calls.output_tokens) | (carried == 0), carried, calls.output_tokens)
+    output = float(np.sum(np.divide(delivered * counted, carried, out=np.zeros_like(carried), where=carried > 0)))
+    prompts = np.where(np.isnan(calls.prompt_tokens), calls.sent_prompt_tokens, calls.prompt_tokens)
+    prompt = float(np.sum(prompts[window.holds(calls.first_ns)]))
+    amounts = (output, prompt, ended, sessions_ended)
+    seconds = window.seconds
+    return Throughput(*amounts, *(amount / seconds if seconds > 0 else None for amount in amounts))

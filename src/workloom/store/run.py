@@ -1,0 +1,218 @@
+"""The directory of a run, read: what is in it, who holds it, and how a killed one is put in order.
+
+    runs/NAME/  manifest.json  plan.json                          from the first moment
+                journal  lock                                     while it goes
+                calls.parquet  sessions.parquet  server.parquet   at its end, or by whoever opens a killed one
+                summary.json
+
+Rows stand in the order of the plan (instance, then the call's place in its session), so equal simulated runs are
+equal to the byte. The writer holds `lock` for as long as its process lives: a run with a journal and no holder was
+killed, and is turned into tables by the next `open_run`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct, structs
+
+from workloom.errors import StoreError
+from workloom.records import CallRecord, ServerSample, SessionRecord
+from workloom.store import tables
+from workloom.store.journal import JournalReader
+from workloom.store.manifest import Manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R", bound=Struct)
+
+MANIFEST, PLAN, SUMMARY, JOURNAL, LOCK = "manifest.json", "plan.json", "summary.json", "journal", "lock"
+TAGS: dict[type[Struct], int] = {CallRecord: 1, SessionRecord: 2, ServerSample: 3}
+"""How a journal tells the kinds of records apart."""
+_ROOM = "make room on the disk or choose another directory; what was recorded stays and can be opened again"
+
+
+class Run:
+    """A run on disk: finished, recovered, or (`live`) as far as its writer has come."""
+
+    def __init__(self, path: Path, manifest: Manifest, journal: JournalReader | None = None, live: bool = False):
+        self.path = path
+        self.manifest = manifest
+        self.live = live
+        self._journal = journal
+
+    @property
+    def plan_json(self) -> bytes:
+        return _read(self.path / PLAN)
+
+    @property
+    def summary_json(self) -> bytes | None:
+        """The numbers as they were when the run ended; None for a run that was killed or is going."""
+        return _read(self.path / SUMMARY) if (self.path / SUMMARY).exists() else None
+
+    def calls(self) -> Iterator[CallRecord]:
+        """Calls by (instance, ordinal)."""
+        return self._records(CallRecord)
+
+    def sessions(self) -> Iterator[SessionRecord]:
+        """Sessions that ended, by instance."""
+        return self._records(SessionRecord)
+
+    def server(self) -> Iterator[ServerSample]:
+        """Figures of the server in the order they were taken."""
+        return self._records(ServerSample)
+
+    def batches(self, kind: type[Struct], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """A table batch by batch, in row order; with `columns` only those."""
+        if self._journal is None:
+            yield from tables.read(_table(self.path, kind), columns)
+            return
+        for records in _decoded(self._journal, kind):
+            batch = tables.to_batch(kind, records)
+            yield batch if columns is None else batch.select(columns)
+
+    def _records(self, kind: type[R]) -> Iterator[R]:
+        if self._journal is not None:
+            for records in _decoded(self._journal, kind):
+                yield from records
+            return
+        for batch in tables.read(_table(self.path, kind)):
+            yield from tables.from_batch(kind, batch)
+
+
+def open_run(path: Path | str) -> Run:
+    """Read a run. One that was killed is recovered first, or read from its journal where that may not be written."""
+    path = Path(path)
+    if not (path / MANIFEST).is_file():
+        raise StoreError(
+            "there is no run here",
+            where=str(path),
+            expected=f"a directory with a {MANIFEST}",
+            found="no such directory" if not path.exists() else "none",
+            hint="name the directory that `workloom run -o` wrote",
+        )
+    if not (path / JOURNAL).exists():
+        return Run(path, _manifest(path))
+    lock = _claim(path)
+    if lock is not None:
+        return _recover(path, lock)
+    with suppress(FileNotFoundError):  # its writer may come to the end just now
+        return Run(path, _manifest(path), JournalReader(path / JOURNAL), live=True)
+    return Run(path, _manifest(path))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        tables.sync(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise StoreError(f"a file cannot be written: {error.strerror}", where=str(path), hint=_ROOM) from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest of a run directory."""
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    write_whole(path / MANIFEST, data + b"\n")
+
+
+def settle(path: Path, reader: JournalReader, manifest: Manifest) -> None:
+    """Turn a journal into tables, say how the run ended, drop the journal; can be done again at any point."""
+    for kind in TAGS:
+        tables.write(_table(path, kind), kind, _decoded(reader, kind))
+    write_manifest(path, manifest)
+    try:
+        (path / JOURNAL).unlink()
+        tables.sync(path)
+    except OSError as error:
+        raise StoreError(f"the journal cannot be removed: {error.strerror}", where=str(path), hint=_ROOM) from error
+
+
+def hold(lock: int) -> None:
+    """Take the lock for as long as this process lives."""
+    import fcntl
+
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def unlock(path: Path, lock: int) -> None:
+    if not (path / JOURNAL).exists():
+        with suppress(OSError):
+            (path / LOCK).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _recover(path: Path, lock: int) -> Run:
+    try:
+        if not (path / JOURNAL).exists():  # another command was faster
+            return Run(path, _manifest(path))
+        manifest, reader = _manifest(path), JournalReader(path / JOURNAL)
+        if manifest.status == "running":
+            manifest = structs.replace(manifest, status="killed", torn_bytes=reader.torn_bytes)
+        try:
+            settle(path, reader, manifest)
+        except StoreError:  # a disk that is full or not ours: nothing is lost, and it can be read
+            return Run(path, manifest, reader)
+        return Run(path, manifest)
+    finally:
+        unlock(path, lock)
+
+
+def _claim(path: Path) -> int | None:
+    """The lock of a run whose writer is gone; None while it lives."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY)  # nothing to hold: the writer was past its end
+    try:
+        hold(lock)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _decoded(reader: JournalReader, kind: type[R]) -> Iterator[list[R]]:
+    """The records of one kind in row order, in batches of bounded size."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+    records: list[R] = []
+    size = 0
+    for body in reader.bodies(TAGS[kind]):
+        records.append(decode(body))
+        size += len(body)
+        if len(records) >= tables.ROWS or size >= tables.BYTES:
+            yield records
+            records, size = [], 0
+    if records:
+        yield records
+
+
+def _table(path: Path, kind: type[Struct]) -> Path:
+    return path / f"{tables.NAMES[kind]}.parquet"
+
+
+def _manifest(path: Path) -> Manifest:
+    try:
+        return msgspec.json.decode(_read(path / MANIFEST), type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"the manifest of the run is damaged: {error}", where=str(path / MANIFEST)) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"a file of the run cannot be read: {error.strerror}", where=str(path)) from error

@@ -1,0 +1,154 @@
+"""Records as Arrow tables and Parquet files: one column for each field of the struct, its units in its name.
+
+`chunks` is a list of structs, one for each chunk run. Tables are written and read in batches of bounded size; the
+same records in the same order make the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+from msgspec import Struct, structs
+
+from workloom.errors import StoreError
+from workloom.records import CallRecord, ChunkRun, ServerSample, SessionRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R", bound=Struct)
+
+ROWS = 16_384
+"""Rows in a batch (and in a row group), at most."""
+BYTES = 4 << 20
+"""Bytes of encoded records in a batch, at most (one record more)."""
+
+NAMES: dict[type[Struct], str] = {CallRecord: "calls", SessionRecord: "sessions", ServerSample: "server"}
+"""The tables of a run."""
+
+
+def schema(kind: type[Struct]) -> pa.Schema:
+    """The Arrow schema of a record."""
+    import pyarrow as pa
+
+    hints = typing.get_type_hints(kind)
+    return pa.schema([_field(field.name, hints[field.name]) for field in structs.fields(kind)])
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    import pyarrow as pa
+
+    optional = get_origin(hint) in (types.UnionType, typing.Union)
+    if optional:
+        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
+    return pa.field(name, _type(hint), nullable=optional)
+
+
+def _type(hint: Any) -> pa.DataType:
+    import pyarrow as pa
+
+    if get_origin(hint) is list:
+        return pa.list_(pa.field("item", _type(get_args(hint)[0]), nullable=False))
+    if hint is ChunkRun:
+        return pa.struct([_field(name, kind) for name, kind in typing.get_type_hints(ChunkRun).items()])
+    if get_origin(hint) is Literal:
+        return pa.string()
+    return {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}[hint]
+
+
+def to_batch(kind: type[R], records: list[R]) -> pa.RecordBatch:
+    """Records as columns."""
+    import pyarrow as pa
+
+    shape = schema(kind)
+    columns = [
+        _chunk_column([getattr(record, "chunks") for record in records], field.type)  # noqa: B009
+        if field.name == "chunks"
+        else pa.array([getattr(record, field.name) for record in records], type=field.type)
+        for field in shape
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=shape)
+
+
+def _chunk_column(lists: list[list[ChunkRun]], kind: pa.DataType) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    offsets = np.zeros(len(lists) + 1, dtype=np.int32)
+    np.cumsum([len(runs) for runs in lists], out=offsets[1:])
+    fields = list(kind.value_type)
+    columns = list(zip(*(run for runs in lists for run in runs), strict=True)) or [()] * len(fields)
+    values = pa.StructArray.from_arrays(
+        [pa.array(column, type=field.type) for column, field in zip(columns, fields, strict=True)], fields=fields
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), values, type=kind)
+
+
+def from_batch(kind: type[R], batch: pa.RecordBatch) -> Iterator[R]:
+    """Columns as records; a column the table does not have (an older run) keeps its default."""
+    names = [field.name for field in structs.fields(kind) if field.name in batch.schema.names]
+    columns = [_chunk_lists(batch.column(n)) if n == "chunks" else batch.column(n).to_pylist() for n in names]
+    for row in zip(*columns, strict=True):
+        yield kind(**dict(zip(names, row, strict=True)))
+
+
+def _chunk_lists(column: pa.ListArray) -> Iterator[list[ChunkRun]]:
+    import pyarrow.compute as pc
+
+    values = column.flatten()
+    runs = map(ChunkRun, *(values.field(i).to_pylist() for i in range(len(ChunkRun._fields))))
+    for count in pc.list_value_length(column).to_pylist():
+        yield [next(runs) for _ in range(count)]
+
+
+def write(path: Path, kind: type[R], batches: Iterable[list[R]]) -> int:
+    """Write a table whole or not at all; returns its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shape = schema(kind)
+    part = path.with_name(path.name + ".part")
+    rows = 0
+    try:
+        strings = [field.name for field in shape if field.type == pa.string()]
+        with pq.ParquetWriter(part, shape, compression="zstd", use_dictionary=strings) as writer:
+            for records in batches:
+                writer.write_batch(to_batch(kind, records))
+                rows += len(records)
+        sync(part)
+        os.replace(part, path)
+    except (OSError, pa.ArrowException) as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(
+            f"a table could not be written: {error}", where=str(path), hint="make room on the disk; nothing is lost"
+        ) from error
+    return rows
+
+
+def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of a table; with `columns` only those."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            known = set(file.schema_arrow.names)
+            wanted = None if columns is None else [name for name in columns if name in known]
+            for group in range(file.num_row_groups):
+                yield from file.read_row_group(group, columns=wanted).combine_chunks().to_batches()
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"a table of the run cannot be read: {error}", where=str(path)) from error
+
+
+def sync(path: Path) -> None:
+    """Return when a file or directory is on disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
