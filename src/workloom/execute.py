@@ -57,11 +57,12 @@ def execute(
     """
     writer = RunWriter.create(path, _manifest(plan, target, options, argv), msgspec.json.encode(plan.recipe))
     with writer:
+        lag: float | None = None
         if isinstance(target, Simulated):
             end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress))
         else:
-            end = clock.run_real(lambda time: _live(plan, target, time, writer, options, progress))
-        return writer.close("finished", summarize=summarize, window_end_ns=end.window_end_ns)
+            end, lag = clock.run_real(lambda time: _live(plan, target, time, writer, options, progress))
+        return writer.close("finished", summarize=summarize, window_end_ns=end.window_end_ns, loop_lag_p99_s=lag)
 
 
 async def _simulate(
@@ -76,14 +77,17 @@ async def _simulate(
 
 async def _live(
     plan: Plan, target: Live, time: RealClock, writer: RunWriter, options: Options, progress: Progress
-) -> End:
+) -> tuple[End, float | None]:
+    from workloom.drive.lag import LoopLag
     from workloom.drive.quiet import quiet
 
     backend = _backend(target, time)
     try:
         with quiet():
             time.restart()
-            return await drive(plan, backend, time, writer, options, progress)
+            lag = LoopLag(time)
+            end = await drive(plan, backend, time, writer, options, progress)
+            return end, lag.stop()
     finally:
         backend.close()
 

@@ -29,7 +29,7 @@ def print_run(run: Run, *, json: bool) -> None:
     if json:
         print(encode(summary).decode(), end="")
     else:
-        tables.show(summary, title=run.path.name)
+        tables.show(summary, Console(width=None if sys.stdout.isatty() else 100, highlight=False), title=run.path.name)
 
 
 def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:

@@ -41,11 +41,33 @@ def parts(summary: Summary, title: str = "run") -> list[RenderableType]:
     ran = _ran(summary, title)
     if summary.calls.recorded == 0:
         return [ran, Text("No call was recorded, so there is nothing to measure.", style="bold")]
-    out: list[RenderableType] = [ran, _latency(summary), Text(LEGEND, style="dim"), _work(summary)]
+    out: list[RenderableType] = [ran, Text(), _latency(summary), Text(LEGEND, style="dim"), _work(summary)]
     if summary.errors:
         out.append(_errors(summary))
-    out.append(_tool(summary))
+    out += [_tool(summary), Text(), Text(in_words(summary))]
     return out
+
+
+def in_words(summary: Summary) -> str:
+    """What the agents felt, for whoever reads one thing only."""
+    ttft, tbc = summary.latency["ttft_from_due_s"], summary.latency["tbc_s"]
+    makespan = summary.latency["makespan_s"]
+    said = (
+        f"In words: half of the calls began to answer within {_figure(ttft, ttft.p50)} of being due, "
+        f"1 in 20 took longer than {_figure(ttft, ttft.p95)};"
+    )
+    if tbc.n:
+        said += f" text then came at about {_speed(tbc.p50)} tokens/s a call;"
+    if makespan.n:
+        said += f" the median session took {_figure(makespan, makespan.p50)};"
+    if summary.hits.reported is not None:
+        said += f" {summary.hits.reported:.1%} of all prompt tokens were found in the prefix cache;"
+    failed = summary.latency["e2e_s"].infinite
+    return said[:-1] + (f"; {failed:,} calls failed." if failed else ".")
+
+
+def _speed(gap_s: float | None) -> str:
+    return "-" if not gap_s or gap_s == float("inf") else f"{1 / gap_s:,.0f}"
 
 
 def _ran(summary: Summary, title: str) -> Table:
@@ -85,7 +107,7 @@ def _latency(summary: Summary) -> Table:
     for key, name in ROWS.items():
         figures = summary.latency[key]
         cells = [_figure(figures, getattr(figures, level)) for level in ("mean", *LEVELS)]
-        table.add_row(name, *cells, f"{figures.n:,}")
+        table.add_row(name, *cells, f"{figures.n:,}" if figures.n < 100_000 else f"{figures.n / 1e6:.2f}M")
     failed = summary.latency["e2e_s"].infinite
     if failed:
         table.caption = f"{failed:,} failed calls are in these figures as ∞"
@@ -100,9 +122,6 @@ def _work(summary: Summary) -> Table:
     grid.add_row("prefix hit rate", _hits(summary.hits))
     if summary.engine_hit_rate is not None:
         grid.add_row("", f"{summary.engine_hit_rate:.2%} by the engine's counters")
-    if len(summary.hits_by_model) > 1:
-        for model, hits in summary.hits_by_model.items():
-            grid.add_row("", f"{model or 'unnamed model'}: {_hits(hits)}")
     rates = [
         (through.output_tokens_per_s, "output tokens/s"),
         (through.prompt_tokens_per_s, "prompt tokens/s"),
@@ -145,7 +164,10 @@ def _tool(summary: Summary) -> Table:
     elif tool.reasons:
         grid.add_row("the tool itself", "; ".join(tool.reasons))
     if tool.cpu_s is not None and tool.wall_s is not None:
-        grid.add_row("", f"{duration(tool.cpu_s)} of CPU in {duration(tool.wall_s)}")
+        cost = f"{duration(tool.cpu_s)} of CPU in {duration(tool.wall_s)}"
+        if tool.loop_lag_p99_s is not None:
+            cost += f"; event loop at most {duration(tool.loop_lag_p99_s)} late in 99 of 100 looks"
+        grid.add_row("", cost)
     return grid
 
 
@@ -183,6 +205,8 @@ def duration(seconds: float) -> str:
 
 def _digits(value: float) -> str:
     size = abs(value)
+    if size < 0.0995:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if size >= 99.95 else f"{value:.1f}" if size >= 9.995 else f"{value:.2f}"
 
 

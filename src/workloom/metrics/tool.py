@@ -28,6 +28,8 @@ class Tool(Struct, frozen=True):
     cpu_s: float | None = None
     cpu_share: float | None = None
     """CPU seconds / wall seconds: 1 is one core."""
+    loop_lag_p99_s: float | None = None
+    """How late the event loop came to its timers."""
     stalled_s: float = 0.0
     """Seconds the run waited for the disk."""
     verdict: Verdict | None = None
@@ -48,7 +50,7 @@ def judge(manifest: Manifest | None, lag_s: Stats) -> Tool:
         verdict, reasons = None, ["no call was sent"]
     else:
         verdict, reasons = _verdict(lag_s.p99, share, manifest.stalled_s)
-    return Tool(wall_s, cpu_s, share, manifest.stalled_s, verdict, reasons)
+    return Tool(wall_s, cpu_s, share, manifest.loop_lag_p99_s, manifest.stalled_s, verdict, reasons)
 
 
 def _verdict(lag_p99_s: float, cpu_share: float | None, stalled_s: float) -> tuple[Verdict, list[str]]:

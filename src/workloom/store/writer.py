@@ -100,6 +100,7 @@ class RunWriter:
         *,
         summarize: Callable[[Run], bytes] | None = None,
         window_end_ns: int | None = None,
+        loop_lag_p99_s: float | None = None,
         error: str | None = None,
     ) -> Run:
         """End the run: tables, the manifest's end state, then `summarize(run)` as summary.json. Once only.
@@ -116,6 +117,7 @@ class RunWriter:
             ended=host.stamp(),
             wall_s=wall_s,
             cpu_s=cpu_s,
+            loop_lag_p99_s=loop_lag_p99_s,
             stalled_s=self._journal.stalled_s,
             window_end_ns=self.manifest.window_end_ns if window_end_ns is None else window_end_ns,
             error=None if error is None else redact_text(error),

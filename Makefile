@@ -1,0 +1,41 @@
+# Everything a fresh machine needs: python3 with venv, and a Python package index that pip is set up for.
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+RUN := build/canonical
+
+.PHONY: run test format test-long bench clean
+
+$(READY): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+# The canonical workload on the simulated engine.
+run: $(READY)
+	rm -rf $(RUN)
+	$(VENV)/bin/workloom run src/workloom/data/canonical.jsonl --concurrency 8 --engine llama-3.1-70b-h200x4 -o $(RUN)
+
+# Every check that .ci/run runs.
+test: $(READY)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) scripts/check_imports.py
+	$(PY) -m pytest -n 2 -m 'not long'
+
+test-long: $(READY)
+	$(PY) -m pytest
+
+format: $(READY)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: $(READY)
+	$(PY) benchmarks/simulator.py
+	$(PY) benchmarks/client_cpu.py
+	$(PY) benchmarks/ttft_error.py
+	$(PY) benchmarks/agreement.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
