@@ -1,0 +1,212 @@
+"""Routes, start and end of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from workloom import clock
+from workloom.clock import RealClock
+from workloom.engine.engine import Engine
+from workloom.engine.profile import Profile
+from workloom.errors import Refused, UsageError
+from workloom.serve import asking
+from workloom.serve.asking import Ask, BadRequest
+from workloom.serve.metrics import CONTENT_TYPE, Books, Page
+from workloom.serve.pump import Call, Ledger, Pump
+from workloom.serve.record import Head, Recorder
+from workloom.serve.texts import Texts
+from workloom.serve.wire import Form, Stream
+
+MAX_BODY_BYTES = 1 << 30
+_json = msgspec.json.encode
+
+
+class Server:
+    """A server that listens. Use :func:`serve` to make one."""
+
+    def __init__(self, profile: Profile, model: str, prefix_cache: bool, record: Path | None) -> None:
+        self.model = model
+        self.clock = RealClock()
+        self.texts = Texts()
+        self.port = 0
+        self.url = ""
+        """Up to and with ``/v1``."""
+        self._books = Books()
+        head = Head(1, profile, prefix_cache, self.clock.origin)
+        self._recorder = None if record is None else Recorder(record, head)
+        ledgers: list[Ledger] = [self._books, *([] if self._recorder is None else [self._recorder])]
+        self.pump = Pump(Engine(profile, prefix_cache=prefix_cache), self.clock, ledgers)
+        self._page = Page(self.pump, self._books, model)
+        self._served = 0
+        self._runner = web.AppRunner(
+            self._app(),
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=0.1,
+        )
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_faults])
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._completion)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def start(self, host_name: str, port: int) -> None:
+        """Begin to listen; port 0 takes a free one. Raises UsageError."""
+        await self._runner.setup()
+        try:
+            site = web.TCPSite(self._runner, host_name, port, backlog=1024)
+            await site.start()
+        except OSError as fault:
+            await self.close()
+            raise _cannot_listen(fault, host_name, port) from fault
+        self.port = int(self._runner.addresses[0][1])
+        shown = f"[{host_name}]" if ":" in host_name else host_name
+        self.url = f"http://{shown}:{self.port}/v1"
+
+    async def close(self) -> None:
+        """Stop listening, abort what is in flight, end the record."""
+        await self._runner.cleanup()
+        self.pump.close()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    # -- what is asked
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        at_ns = self.pump.stamp()
+        return await self._answer(request, at_ns, asking.chat(body), chat=True)
+
+    async def _completion(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        at_ns = self.pump.stamp()
+        return await self._answer(request, at_ns, asking.completion(body), chat=False)
+
+    async def _answer(self, request: web.Request, at_ns: int, ask: Ask, chat: bool) -> web.StreamResponse:
+        call, form = self._submit(at_ns, ask, chat)
+        try:
+            if ask.stream:
+                return await self._stream(request, call, form, ask.usage_at_end)
+            finished = await call.done
+            return web.Response(body=form.whole(finished), content_type="application/json")
+        except (asyncio.CancelledError, ConnectionError):
+            self.pump.cancel(call)
+            raise
+
+    def _submit(self, at_ns: int, ask: Ask, chat: bool) -> tuple[Call, Form]:
+        """Into the engine, without a pause since the stamp. Raises BadRequest."""
+        if ask.model is not None and ask.model != self.model:
+            raise BadRequest(
+                f"The model `{ask.model}` does not exist; this is {self.model}.", status=404, param="model"
+            )
+        place = self.texts.prompt(ask.text)
+        prompt_tokens = place.key.tokens
+        room = self.pump.engine.profile.max_model_len - prompt_tokens
+        output_tokens = ask.max_tokens if ask.max_tokens is not None else max(1, min(ask.default_tokens, room))
+        if output_tokens > room:  # before as many words are made
+            raise BadRequest(
+                f"This model's maximum context length is {room + prompt_tokens} tokens, but {prompt_tokens} in the "
+                f"prompt and {output_tokens} in the answer were asked for."
+            )
+        answer = self.texts.answer(place, output_tokens)
+        self._served += 1
+        name = f"{'chatcmpl' if chat else 'cmpl'}-{self._served}"
+        try:
+            call = self.pump.submit(name, at_ns, place.key, answer.number, output_tokens)
+        except Refused as refused:
+            said = [
+                refused.what,
+                *(f"{n} {v}" for n in ("expected", "found") if (v := getattr(refused, n)) is not None),
+            ]
+            raise BadRequest(", ".join(said)) from refused
+        return call, Form(chat, name, self.model, int(clock.host.wall()), answer.words, prompt_tokens)
+
+    async def _stream(self, request: web.Request, call: Call, form: Form, usage: bool) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        await response.write(form.opening())
+        stream = Stream(request, response, form, usage)
+        self.pump.listen(call, stream)
+        await call.done
+        await response.write_eof(stream.rest)
+        return response
+
+    # -- about the server
+
+    async def _models(self, request: web.Request) -> web.Response:
+        profile = self.pump.engine.profile
+        entry = {
+            "id": self.model,
+            "object": "model",
+            "created": int(clock.host.wall()),
+            "owned_by": "workloom",
+            "root": profile.model,
+            "max_model_len": profile.max_model_len,
+        }
+        return _json_response({"object": "list", "data": [entry]})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._page.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def serve(
+    profile: Profile,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    model: str | None = None,
+    prefix_cache: bool = True,
+    record: Path | None = None,
+) -> Server:
+    """Serve a profile under a model name (by default its own) until the server is closed. Raises UsageError."""
+    server = Server(profile, model or profile.model, prefix_cache, record)
+    await server.start(host, port)
+    return server
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def _faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal in the API's own form."""
+    try:
+        return await handler(request)
+    except BadRequest as fault:
+        return _error(fault.status, fault.what, fault.param)
+    except web.HTTPException as fault:
+        if fault.status < 400:
+            raise
+        return _error(fault.status, f"{request.method} {request.path}: {fault.reason}", None)
+
+
+def _error(status: int, message: str, param: str | None) -> web.Response:
+    kind = {404: "NotFoundError", 405: "MethodNotAllowedError"}.get(status, "BadRequestError")
+    error = {"message": message, "type": kind, "param": param, "code": status}
+    return _json_response({"error": error}, status)
+
+
+def _json_response(body: object, status: int = 200) -> web.Response:
+    return web.Response(body=_json(body), status=status, content_type="application/json")
+
+
+def _cannot_listen(fault: OSError, host_name: str, port: int) -> UsageError:
+    if fault.errno == errno.EADDRINUSE:
+        hint = "choose another port, 0 for a free one"
+        return UsageError("the port is in use", where=f"{host_name}:{port}", hint=hint)
+    return UsageError("the server cannot listen there", where=f"{host_name}:{port}", found=fault.strerror or fault)

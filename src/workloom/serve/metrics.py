@@ -1,0 +1,196 @@
+"""/metrics: the engine's state and its calls under vLLM's names, types and buckets.
+
+Latencies are the engine's own instants, from arrival at the server. Prefix-cache counters rise when a call ends, token
+counters also while it runs. What an engine keeps no account of (its own CPU, LoRA, speculation) is not there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from workloom.engine.engine import PS, Finished, Steps
+from workloom.serve.pump import Call, Pump
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_TTFT_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+    *(160.0, 640.0, 2560.0),
+)
+_TOKEN_S = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+_REQUEST_S = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0),
+    *(960.0, 1920.0, 7680.0),
+)
+_TOKENS = tuple(float(m * 10**e) for e in range(6) for m in (1, 2, 5))
+FINISHED = ("stop", "length", "abort", "error")
+_PS_PER_S = PS * 1_000_000_000
+
+
+class Histogram:
+    """Counts by bucket; cheap to add to."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float, count: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.sum += value * count
+
+    def add_gaps(self, steps: Steps) -> None:
+        """The gaps between the tokens of consecutive steps: a few bisections while they stay in one bucket."""
+        gaps = steps.length - 1
+        if gaps < 1:
+            return
+        first, last = steps.gap_ps / _PS_PER_S, (steps.gap_ps + (gaps - 1) * steps.slope_ps) / _PS_PER_S
+        if bisect_left(self.bounds, first) == bisect_left(self.bounds, last):
+            self.add((first + last) / 2, gaps)
+        else:
+            for i in range(gaps):
+                self.add((steps.gap_ps + i * steps.slope_ps) / _PS_PER_S)
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """As the format wants it: (upper bound, observations up to it)."""
+        total, out = 0, []
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            total += count
+            out.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+        return out
+
+
+_HISTOGRAMS = {
+    "time_to_first_token_seconds": ("Histogram of time to first token in seconds.", _TTFT_S),
+    "inter_token_latency_seconds": ("Histogram of inter-token latency in seconds.", _TOKEN_S),
+    "request_time_per_output_token_seconds": ("Histogram of time_per_output_token_seconds per request.", _TOKEN_S),
+    "e2e_request_latency_seconds": ("Histogram of e2e request latency in seconds.", _REQUEST_S),
+    "request_queue_time_seconds": ("Histogram of time spent in WAITING phase for request.", _REQUEST_S),
+    "request_inference_time_seconds": ("Histogram of time spent in RUNNING phase for request.", _REQUEST_S),
+    "request_prefill_time_seconds": ("Histogram of time spent in PREFILL phase for request.", _REQUEST_S),
+    "request_decode_time_seconds": ("Histogram of time spent in DECODE phase for request.", _REQUEST_S),
+    "request_prompt_tokens": ("Number of prefill tokens processed.", _TOKENS),
+    "request_generation_tokens": ("Number of generation tokens processed.", _TOKENS),
+}
+
+
+class Books:
+    """What is counted per call, as calls end; a ledger of the pump."""
+
+    def __init__(self) -> None:
+        self.histograms = {name: Histogram(bounds) for name, (_, bounds) in _HISTOGRAMS.items()}
+        self.finished = dict.fromkeys(FINISHED, 0)
+
+    def __call__(self, call: Call, finished: Finished) -> None:
+        done = finished.status == "done"
+        self.finished["length" if done else "abort"] += 1
+        self._tokens(finished.tokens)
+        if not done or finished.admitted_ns is None:
+            return
+        first = -(-finished.tokens[0].end_ps // PS)
+        last = finished.done_ns
+        phases = {
+            "time_to_first_token_seconds": first - call.arrival_ns,
+            "e2e_request_latency_seconds": last - call.arrival_ns,
+            "request_queue_time_seconds": finished.admitted_ns - finished.queued_ns,
+            "request_inference_time_seconds": last - finished.admitted_ns,
+            "request_prefill_time_seconds": first - finished.admitted_ns,
+            "request_decode_time_seconds": last - first,
+        }
+        for name, ns in phases.items():
+            self.histograms[name].add(ns / 1e9)
+        if finished.output_tokens > 1:
+            tpot_s = (last - first) / 1e9 / (finished.output_tokens - 1)
+            self.histograms["request_time_per_output_token_seconds"].add(tpot_s)
+        self.histograms["request_prompt_tokens"].add(call.prompt.tokens)
+        self.histograms["request_generation_tokens"].add(finished.output_tokens)
+
+    def _tokens(self, runs: list[Steps]) -> None:
+        gaps = self.histograms["inter_token_latency_seconds"]
+        before: Steps | None = None
+        for steps in runs:
+            if before is not None:
+                gaps.add((steps.end_ps - before.at(before.length - 1)) / _PS_PER_S)
+            gaps.add_gaps(steps)
+            before = steps
+
+
+class Page(Collector):
+    """The metrics page of one server, made when it is asked for."""
+
+    def __init__(self, pump: Pump, books: Books, model: str) -> None:
+        self._pump, self._books = pump, books
+        self._labels = {"model_name": model, "engine": "0"}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        pump = self._pump
+        now = pump.stamp()
+        gauges = pump.engine.gauges()
+        told = {call.name: pump.engine.generated(call.name, now) for call in pump.calls.values()}
+        generated = gauges.generated_tokens + sum(told.values())
+        prompts = gauges.prompt_tokens + sum(c.prompt.tokens for c in pump.calls.values() if told[c.name])
+        gauge, counter = self._gauge, self._counter
+        yield gauge("num_requests_running", "Number of requests in model execution batches.", gauges.running)
+        yield gauge("num_requests_waiting", "Number of requests waiting to be processed.", gauges.waiting)
+        yield gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", gauges.kv_usage)
+        tokens = "in terms of number of"
+        yield counter(
+            "prefix_cache_queries", f"Prefix cache queries, {tokens} queried tokens.", {"": gauges.queries_tokens}
+        )
+        yield counter("prefix_cache_hits", f"Prefix cache hits, {tokens} cached tokens.", {"": gauges.hits_tokens})
+        yield counter("num_preemptions", "Cumulative number of preemption from the engine.", {"": gauges.preemptions})
+        yield counter("prompt_tokens", "Number of prefill tokens processed.", {"": prompts})
+        yield counter("prompt_tokens_cached", "Number of cached prompt tokens.", {"": gauges.hits_tokens})
+        yield counter("generation_tokens", "Number of generation tokens processed.", {"": generated})
+        yield counter(
+            "request_success",
+            "Count of successfully processed requests.",
+            self._books.finished,
+            label="finished_reason",
+        )
+        for name, (about, _) in _HISTOGRAMS.items():
+            histogram = self._books.histograms[name]
+            family = HistogramMetricFamily(f"vllm:{name}", about, labels=list(self._labels))
+            family.add_metric(list(self._labels.values()), histogram.cumulative(), histogram.sum)
+            yield family
+        yield self._config()
+
+    def _gauge(self, name: str, about: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"vllm:{name}", about, labels=list(self._labels))
+        family.add_metric(list(self._labels.values()), value)
+        return family
+
+    def _counter(self, name: str, about: str, values: dict[str, int], label: str | None = None) -> Metric:
+        names = [*self._labels, *([] if label is None else [label])]
+        family = CounterMetricFamily(f"vllm:{name}", about, labels=names)
+        for value_of, value in values.items():
+            family.add_metric([*self._labels.values(), *([] if label is None else [value_of])], value)
+        return family
+
+    def _config(self) -> Metric:
+        engine = self._pump.engine
+        profile = engine.profile
+        blocks = "None" if engine.queue.infinite else str(engine.queue.blocks)
+        labels = {
+            "block_size": str(profile.block_tokens),
+            "enable_prefix_caching": str(engine.cache.enabled),
+            "engine": "0",
+            "num_gpu_blocks": blocks,
+            "num_cpu_blocks": "None",
+        }
+        family = GaugeMetricFamily(
+            "vllm:cache_config_info", "Information of the LLMEngine CacheConfig", labels=list(labels)
+        )
+        family.add_metric(list(labels.values()), 1.0)
+        return family

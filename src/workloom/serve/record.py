@@ -1,0 +1,146 @@
+"""What was served, as JSON Lines, and the same calls fed to an engine again.
+
+The first line says which engine served; every other is one call, written when it ended. Because the engine's schedule
+follows from the arrival stamps alone, :func:`replay` must give the very same ends; what the real clock added is the
+difference between the instants tokens were written and the replayed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from workloom.engine.engine import PS, Engine, Finished
+from workloom.engine.profile import Profile
+from workloom.errors import UsageError
+from workloom.prefix import Key
+from workloom.serve.pump import Call
+
+
+class Head(Struct, frozen=True):
+    """Which engine served. `clock_origin_ns`: what the machine's monotonic counter showed at instant 0."""
+
+    workloom_serve: int
+    profile: Profile
+    prefix_cache: bool
+    clock_origin_ns: int
+
+
+class Row(Struct, frozen=True):
+    """One call: what came in, what became of it, and when each token was handed to the socket."""
+
+    name: str
+    arrival_ns: int
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+    answer: int
+    asked_tokens: int
+    cancelled_ns: int | None
+    finish: Literal["length", "abort"]
+    done_ns: int
+    output_tokens: int
+    cached_tokens: int
+    preemptions: int
+    written_ns: list[int]
+    """Empty for calls that were not streamed."""
+
+    @property
+    def end(self) -> tuple[str, str, int, int, int, int]:
+        """What a replay must give again."""
+        return self.name, self.finish, self.done_ns, self.output_tokens, self.cached_tokens, self.preemptions
+
+
+def row(call: Call, finished: Finished) -> Row:
+    """The line of a call that ended."""
+    return Row(
+        name=call.name,
+        arrival_ns=call.arrival_ns,
+        ids=call.prompt.ids,
+        ends=call.prompt.ends,
+        answer=call.answer,
+        asked_tokens=call.output_tokens,
+        cancelled_ns=call.cancelled_ns,
+        finish="length" if finished.status == "done" else "abort",
+        done_ns=finished.done_ns,
+        output_tokens=finished.output_tokens,
+        cached_tokens=finished.cached_tokens,
+        preemptions=finished.preemptions,
+        written_ns=call.written_ns,
+    )
+
+
+class Recorder:
+    """Writes calls as they end; a ledger of the pump. Refuses to write over a file. Raises UsageError."""
+
+    def __init__(self, path: Path, head: Head) -> None:
+        self._encode = msgspec.json.Encoder().encode
+        try:
+            self._file = path.open("xb")
+        except FileExistsError:
+            raise UsageError(
+                "the record exists already", where=str(path), hint="choose another file for --record"
+            ) from None
+        except OSError as fault:
+            raise UsageError("the record cannot be written", where=str(path), found=fault.strerror) from fault
+        self._file.write(self._encode(head) + b"\n")
+        self._file.flush()
+
+    def __call__(self, call: Call, finished: Finished) -> None:
+        self._file.write(self._encode(row(call, finished)) + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(path: Path) -> tuple[Head, list[Row]]:
+    """A record, calls in the order in which they ended. Raises UsageError."""
+    try:
+        lines = path.read_bytes().splitlines()
+        head = msgspec.json.decode(lines[0], type=Head)
+        decode = msgspec.json.Decoder(Row).decode
+        return head, [decode(line) for line in lines[1:]]
+    except OSError as fault:
+        raise UsageError("the record cannot be read", where=str(path), found=fault.strerror) from fault
+    except (msgspec.DecodeError, IndexError) as fault:
+        raise UsageError("this is no record of `workloom serve`", where=str(path), found=fault) from fault
+
+
+def replay(head: Head, rows: list[Row]) -> list[Finished]:
+    """What an engine makes of the same calls at the same instants, in the order of their ends."""
+    engine = Engine(head.profile, prefix_cache=head.prefix_cache)
+    events = [(row.arrival_ns, row, False) for row in rows]
+    events += [(row.cancelled_ns, row, True) for row in rows if row.cancelled_ns is not None]
+    finished: list[Finished] = []
+    for at_ns, row, cancel in sorted(events, key=lambda event: event[0]):
+        if cancel:
+            engine.cancel(at_ns, row.name)
+        else:
+            engine.submit(at_ns, row.name, Key(row.ids, row.ends), row.answer, row.asked_tokens)
+        finished += engine.advance(at_ns)
+    while (next_ns := engine.next_ns()) is not None:
+        finished += engine.advance(next_ns)
+    return finished
+
+
+def end(finished: Finished) -> tuple[str, str, int, int, int, int]:
+    """As :attr:`Row.end`."""
+    finish = "length" if finished.status == "done" else "abort"
+    return (
+        finished.call,
+        finish,
+        finished.done_ns,
+        finished.output_tokens,
+        finished.cached_tokens,
+        finished.preemptions,
+    )
+
+
+def tokens_ns(finished: Finished) -> Iterator[int]:
+    """When each token of the answer was made."""
+    for steps in finished.tokens:
+        for i in range(steps.length):
+            yield -(-steps.at(i) // PS)

@@ -1,0 +1,44 @@
+"""The server as a program: until somebody ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from pathlib import Path
+
+from workloom.clock import RealClock, run_real
+from workloom.engine.profile import Profile
+from workloom.serve.app import serve
+
+
+def run(
+    profile: Profile,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    model: str | None = None,
+    prefix_cache: bool = True,
+    record: Path | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; one line with the URL goes to stdout when it listens. Raises UsageError."""
+
+    async def main(clock: RealClock) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        server = await serve(profile, host=host, port=port, model=model, prefix_cache=prefix_cache, record=record)
+        _calm_collector()
+        print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
+        await stop.wait()
+        await server.close()
+
+    run_real(main)
+
+
+def _calm_collector() -> None:
+    """Spare what is there now, collect young objects seldom and old ones hardly ever: pauses would be late tokens."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1_000)
