@@ -14,10 +14,12 @@ from workloom.clock import RealClock, VirtualClock
 from workloom.drive.driver import End, Options, Progress, drive
 from workloom.engine.profile import Profile
 from workloom.plan import Plan
+from workloom.records import ServerSample
 from workloom.store import Manifest, Run, RunWriter
 
 if TYPE_CHECKING:
     from workloom.drive.http import HttpBackend, Preflight
+    from workloom.engine.engine import Gauges
 
 
 class Simulated(Struct, frozen=True):
@@ -72,7 +74,27 @@ async def _simulate(
     from workloom.engine.engine import Engine
 
     engine = Engine(target.profile, prefix_cache=target.prefix_cache)
-    return await drive(plan, SimulatedBackend(engine, time), time, writer, options, progress)
+    _sample(engine.gauges(), 0, writer)
+    duration_s = plan.recipe.limits.duration_s
+    if duration_s is not None:
+        window_end = clock.to_ns(duration_s)
+        time.call_at(window_end, lambda: _sample(engine.gauges(), window_end, writer))
+    try:
+        return await drive(plan, SimulatedBackend(engine, time), time, writer, options, progress)
+    finally:
+        _sample(engine.gauges(), time.now(), writer)
+
+
+def _sample(gauges: Gauges, at_ns: int, writer: RunWriter) -> None:
+    """The engine's own counters, by the names vLLM gives them."""
+    for name, value in (
+        ("vllm:prefix_cache_queries", gauges.queries_tokens),
+        ("vllm:prefix_cache_hits", gauges.hits_tokens),
+        ("vllm:num_preemptions", gauges.preemptions),
+        ("vllm:prompt_tokens", gauges.prompt_tokens),
+        ("vllm:generation_tokens", gauges.generated_tokens),
+    ):
+        writer.server(ServerSample(at_ns, name, float(value)))
 
 
 async def _live(
