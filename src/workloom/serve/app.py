@@ -18,9 +18,9 @@ from workloom.errors import Refused, UsageError
 from workloom.serve import asking
 from workloom.serve.asking import Ask, BadRequest
 from workloom.serve.metrics import CONTENT_TYPE, Books, Page
-from workloom.serve.pump import Call, Ledger, Pump
+from workloom.serve.pump import Call, Pump
 from workloom.serve.record import Head, Recorder
-from workloom.serve.texts import Texts
+from workloom.serve.texts import MAX_BYTES, Texts
 from workloom.serve.wire import Form, Stream
 
 MAX_BODY_BYTES = 1 << 30
@@ -30,19 +30,18 @@ _json = msgspec.json.encode
 class Server:
     """A server that listens. Use :func:`serve` to make one."""
 
-    def __init__(self, profile: Profile, model: str, prefix_cache: bool, record: Path | None) -> None:
+    def __init__(self, profile: Profile, model: str, prefix_cache: bool, text_bytes: int) -> None:
         self.model = model
         self.clock = RealClock()
-        self.texts = Texts()
+        self.texts = Texts(text_bytes)
         self.port = 0
         self.url = ""
         """Up to and with ``/v1``."""
-        self._books = Books()
-        head = Head(1, profile, prefix_cache, self.clock.origin)
-        self._recorder = None if record is None else Recorder(record, head)
-        ledgers: list[Ledger] = [self._books, *([] if self._recorder is None else [self._recorder])]
-        self.pump = Pump(Engine(profile, prefix_cache=prefix_cache), self.clock, ledgers)
-        self._page = Page(self.pump, self._books, model)
+        self.pump = Pump(Engine(profile, prefix_cache=prefix_cache), self.clock)
+        books = Books()
+        self.pump.ledgers.append(books)
+        self._page = Page(self.pump, books, model)
+        self._recorder: Recorder | None = None
         self._served = 0
         self._runner = web.AppRunner(
             self._app(),
@@ -61,21 +60,29 @@ class Server:
         app.router.add_get("/metrics", self._metrics)
         return app
 
-    async def start(self, host_name: str, port: int) -> None:
-        """Begin to listen; port 0 takes a free one. Raises UsageError."""
+    async def start(self, host_name: str, port: int, record: Path | None) -> None:
+        """Begin to listen; port 0 takes a free one. Raises UsageError, and leaves nothing behind then."""
         await self._runner.setup()
         try:
             site = web.TCPSite(self._runner, host_name, port, backlog=1024)
             await site.start()
+            if record is not None:
+                engine = self.pump.engine
+                head = Head(1, engine.profile, engine.cache.enabled, self.clock.origin)
+                self._recorder = Recorder(record, head)
+                self.pump.ledgers.append(self._recorder)
         except OSError as fault:
             await self.close()
             raise _cannot_listen(fault, host_name, port) from fault
+        except UsageError:
+            await self.close()
+            raise
         self.port = int(self._runner.addresses[0][1])
         shown = f"[{host_name}]" if ":" in host_name else host_name
         self.url = f"http://{shown}:{self.port}/v1"
 
     async def close(self) -> None:
-        """Stop listening, abort what is in flight, end the record."""
+        """Stop listening, abort what is in flight, end the record. Raises UsageError if that could not be kept."""
         await self._runner.cleanup()
         self.pump.close()
         if self._recorder is not None:
@@ -172,10 +179,14 @@ async def serve(
     model: str | None = None,
     prefix_cache: bool = True,
     record: Path | None = None,
+    text_bytes: int = MAX_BYTES,
 ) -> Server:
-    """Serve a profile under a model name (by default its own) until the server is closed. Raises UsageError."""
-    server = Server(profile, model or profile.model, prefix_cache, record)
-    await server.start(host, port)
+    """Serve a profile under a model name (by default its own) until the server is closed. Raises UsageError.
+
+    `record` is a new file for what is served; `text_bytes` bounds the memory of prompts and answers.
+    """
+    server = Server(profile, model or profile.model, prefix_cache, text_bytes)
+    await server.start(host, port, record)
     return server
 
 

@@ -72,11 +72,11 @@ class Ledger(Protocol):
 class Pump:
     """Pumps one engine. All methods are called from its loop."""
 
-    def __init__(self, engine: Engine, clock: RealClock, ledgers: list[Ledger]) -> None:
+    def __init__(self, engine: Engine, clock: RealClock) -> None:
         self.engine = engine
         self.clock = clock
         self.calls: dict[str, Call] = {}
-        self._ledgers = ledgers
+        self.ledgers: list[Ledger] = []
         self._streams: dict[str, Call] = {}
         self._loop = asyncio.get_running_loop()
         self._latest = 0
@@ -164,7 +164,7 @@ class Pump:
                 call.done.set_result(end)
             if call.listener is not None:
                 self._tell_end(call, end)
-            for ledger in self._ledgers:
+            for ledger in self.ledgers:
                 ledger(call, end)
 
     def _tell_tokens(self, now_ns: int) -> None:

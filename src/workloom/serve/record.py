@@ -78,22 +78,34 @@ class Recorder:
 
     def __init__(self, path: Path, head: Head) -> None:
         self._encode = msgspec.json.Encoder().encode
+        self._path = path
+        self._fault: OSError | None = None
         try:
-            self._file = path.open("xb")
+            self._file = path.open("xb", buffering=0)
         except FileExistsError:
             raise UsageError(
                 "the record exists already", where=str(path), hint="choose another file for --record"
             ) from None
         except OSError as fault:
             raise UsageError("the record cannot be written", where=str(path), found=fault.strerror) from fault
-        self._file.write(self._encode(head) + b"\n")
-        self._file.flush()
+        self._write(head)
 
     def __call__(self, call: Call, finished: Finished) -> None:
-        self._file.write(self._encode(row(call, finished)) + b"\n")
+        self._write(row(call, finished))
+
+    def _write(self, line: Struct) -> None:
+        """Serving goes on when the disk is full; :meth:`close` tells."""
+        if self._fault is None:
+            try:
+                self._file.write(self._encode(line) + b"\n")
+            except OSError as fault:
+                self._fault = fault
 
     def close(self) -> None:
+        """Raises UsageError when something could not be written."""
         self._file.close()
+        if self._fault is not None:
+            raise UsageError("the record is not whole", where=str(self._path), found=self._fault.strerror)
 
 
 def read(path: Path) -> tuple[Head, list[Row]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from workloom.clock import RealClock, run_real
 from workloom.engine.profile import Profile
 from workloom.serve.app import serve
+from workloom.serve.texts import MAX_BYTES
 
 
 def run(
@@ -20,6 +21,7 @@ def run(
     model: str | None = None,
     prefix_cache: bool = True,
     record: Path | None = None,
+    text_bytes: int = MAX_BYTES,
 ) -> None:
     """Serve until SIGINT or SIGTERM; one line with the URL goes to stdout when it listens. Raises UsageError."""
 
@@ -28,7 +30,15 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        server = await serve(profile, host=host, port=port, model=model, prefix_cache=prefix_cache, record=record)
+        server = await serve(
+            profile,
+            host=host,
+            port=port,
+            model=model,
+            prefix_cache=prefix_cache,
+            record=record,
+            text_bytes=text_bytes,
+        )
         _calm_collector()
         print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
         await stop.wait()
