@@ -17,8 +17,8 @@ import msgspec
 from workloom.clock import RealClock, host, run_real
 from workloom.drive.driver import drive
 from workloom.drive.http import HttpBackend
-from workloom.drive.quiet import quiet
 from workloom.plan import Limits, Load, Plan, Recipe, TraceRef, make
+from workloom.quiet import quiet
 from workloom.records import CallRecord, SessionRecord
 from workloom.session import Call, Header, Part, Session
 from workloom.store import Manifest, RunWriter

@@ -22,11 +22,11 @@ from workloom.clock import RealClock, VirtualClock, run_real, run_virtual
 from workloom.drive.backend import Backend, Request
 from workloom.drive.driver import drive
 from workloom.drive.http import HttpBackend
-from workloom.drive.quiet import quiet
 from workloom.drive.simulated import SimulatedBackend
 from workloom.engine.engine import PS, Engine
 from workloom.engine.profile import Profile
 from workloom.plan import Limits, Load, Plan, Recipe, TraceRef, make
+from workloom.quiet import quiet
 from workloom.records import CallRecord, ChunkRun, Outcome, SessionRecord
 from workloom.serve.record import Row, end, read, replay, tokens_ns
 from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span

@@ -11,7 +11,7 @@ from pathlib import Path
 
 LAYERS = [
     "errors",
-    "seeds clock",
+    "seeds clock quiet",
     "session records prefix",
     "prompt",
     "traces",

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from workloom.drive.quiet import quiet
+from workloom.quiet import quiet
 
 
 def test_what_was_alive_is_not_looked_at_and_all_is_as_before_afterwards() -> None:

@@ -101,7 +101,7 @@ async def _live(
     plan: Plan, target: Live, time: RealClock, writer: RunWriter, options: Options, progress: Progress
 ) -> tuple[End, float | None]:
     from workloom.drive.lag import LoopLag
-    from workloom.drive.quiet import quiet
+    from workloom.quiet import quiet
 
     backend = _backend(target, time)
     try:

@@ -2,10 +2,9 @@
 
     arrival -> stamp -> submit        sleep to the next boundary -> advance -> tokens to streams, ends to futures
 
-One timer drives it. Loop timers are good to a millisecond, so the pump wakes `GUARD_NS` before a boundary and looks at
-the clock once per turn of the loop from there on: sockets are still served, and tokens leave within some tens of
-microseconds of their step's end. That costs about a millisecond of CPU per step in which a stream has something to say;
-without streams it wakes only when a call ends.
+One timer drives it, and tokens leave within some tens of microseconds of their step's end (see `RealClock.call_at`).
+That costs about a millisecond of CPU per step in which a stream has something to say; without streams the pump wakes
+only when a call ends.
 
 Stamps rise strictly and lie after every instant the engine was told of, so what the engine did is a function of the
 stamps alone and can be replayed from them.
@@ -19,9 +18,6 @@ from typing import Protocol
 from workloom.clock import RealClock, Timer
 from workloom.engine.engine import Engine, Finished
 from workloom.prefix import Key
-
-GUARD_NS = 1_500_000
-"""A timer wakes at most about this much too late; from this long before a boundary the clock is watched."""
 
 
 class Listener(Protocol):
@@ -83,7 +79,7 @@ class Pump:
         """The last instant the engine was told of, or a stamp was given for."""
         self._due: int | None = None
         """When there will be news."""
-        self._wake: Timer | asyncio.Handle | None = None
+        self._wake: Timer | None = None
         self._looking = False
 
     def stamp(self) -> int:
@@ -147,6 +143,13 @@ class Pump:
 
     def _look(self) -> None:
         """Hand out what is due and sleep until there is more."""
+        try:
+            self._turn()
+        except Exception as fault:
+            self._break(fault)
+            raise
+
+    def _turn(self) -> None:
         now = max(self.clock.now(), self._latest)
         self._latest = now
         engine = self.engine
@@ -185,20 +188,16 @@ class Pump:
         call.told = total
         listener.tokens(total)
 
-    # -- sleeping: a timer, then a watch on the clock
-
     def _sleep(self, at_ns: int | None) -> None:
         if self._wake is not None:
             self._wake.cancel()
-            self._wake = None
         self._due = at_ns
-        if at_ns is not None:
-            self._wake = self.clock.call_at(at_ns - GUARD_NS, self._watch)
+        self._wake = None if at_ns is None else self.clock.call_at(at_ns, self._look)
 
-    def _watch(self) -> None:
-        assert self._due is not None
-        if self.clock.now() >= self._due:
-            self._wake = None
-            self._look()
-        else:
-            self._wake = self._loop.call_soon(self._watch)
+    def _break(self, fault: Exception) -> None:
+        """The engine broke, which is a fault of ours: whoever waits for it is told."""
+        for call in self.calls.values():
+            if not call.done.done():
+                call.done.set_exception(fault)
+        self.calls.clear()
+        self._streams.clear()

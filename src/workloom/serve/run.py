@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from pathlib import Path
 
 from workloom.clock import RealClock, run_real
 from workloom.engine.profile import Profile
+from workloom.quiet import quiet
 from workloom.serve.app import serve
 from workloom.serve.texts import MAX_BYTES
 
@@ -39,16 +39,9 @@ def run(
             record=record,
             text_bytes=text_bytes,
         )
-        _calm_collector()
-        print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
-        await stop.wait()
+        with quiet():
+            print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
+            await stop.wait()
         await server.close()
 
     run_real(main)
-
-
-def _calm_collector() -> None:
-    """Spare what is there now, collect young objects seldom and old ones hardly ever: pauses would be late tokens."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 1_000)

@@ -1,4 +1,4 @@
-"""A quiet interpreter while a live run goes on: a garbage collection would be counted as a server's latency."""
+"""A quiet interpreter while time is real: a garbage collection would be counted as a server's latency."""
 
 from __future__ import annotations
 
