@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
+import pytest
 from engine_world import profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +14,16 @@ from reference_engine import ReferenceEngine
 from strategies import workload
 
 from workloom.clock import VirtualClock, run_virtual
+from workloom.drive.backend import Request
 from workloom.drive.driver import End, Options, drive
 from workloom.drive.simulated import SimulatedBackend
 from workloom.engine.engine import Engine, Finished, Steps, check
 from workloom.engine.profile import FrontEnd, Profile
 from workloom.plan import Closed, Limits, Load, Open, Plan, Recipe, TraceRef, Waits, make
 from workloom.prefix import Key, PrefixTree
-from workloom.records import CallRecord, SessionRecord
-from workloom.session import Header, Session
+from workloom.prompt import Prompts
+from workloom.records import CallRecord, ChunkRun, SessionRecord
+from workloom.session import Call, Header, Part, Session
 from workloom.traces import native
 
 
@@ -101,6 +105,35 @@ def play(plan: Plan, engine: Engine | ReferenceAsEngine) -> Log:
 
 def times(record: CallRecord) -> list[int]:
     return [run.at(i) for run in record.chunks for i in range(run.count)]
+
+
+def test_a_call_cancelled_at_the_instant_it_finishes_keeps_its_tokens() -> None:
+    """Both happen before its task runs again; neither may be lost, and nothing may break."""
+
+    async def main(clock: VirtualClock) -> tuple[list[ChunkRun], int | None]:
+        engine = Engine(profile())
+        backend = SimulatedBackend(engine, clock)
+        session = Session("s", (Call("a", 3, fresh=(Part("user", 5),)),))
+        prompt = Prompts(session, 0).make(session.calls[0])
+        request = Request("0/a", 0, "s.0", "main", "", prompt, 3)
+        chunks: list[ChunkRun] = []
+        task = asyncio.create_task(backend.call(request, chunks.append))
+        twin = Engine(profile())
+        twin.submit(0, "a", prompt.key, 1, 3)
+        finish = twin.advance(10**9)[0].done_ns
+
+        def both() -> None:
+            backend._pump()
+            task.cancel()
+
+        clock.call_at(finish, both)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return chunks, engine.next_ns()
+
+    chunks, rest = run_virtual(main)
+    assert sum(run.count for run in chunks) == 3
+    assert rest is None
 
 
 loads = st.sampled_from([Closed(1), Closed(3), Open(2e6, "constant")])

@@ -46,12 +46,7 @@ class SimulatedBackend:
         try:
             finished = await done
         except asyncio.CancelledError:
-            now = clock.now()
-            for steps in self.engine.answer_so_far(request.name, now):
-                on_chunk(chunk_run(steps))
-            del self._waiting[request.name]
-            self.engine.cancel(now, request.name)
-            self._look_later()
+            self._hang_up(request.name, done, on_chunk)
             raise
         for steps in finished.tokens:
             on_chunk(chunk_run(steps))
@@ -63,6 +58,16 @@ class SimulatedBackend:
             cached_tokens=finished.cached_tokens,
             finish="hangup" if wanted < request.output_tokens else "length",
         )
+
+    def _hang_up(self, name: str, done: asyncio.Future[Finished], on_chunk: Callable[[ChunkRun], None]) -> None:
+        """The call was cancelled, perhaps at the very instant it finished: what came until then counts."""
+        now = self._clock.now()
+        came = self.engine.answer_so_far(name, now) if done.cancelled() else done.result().tokens
+        for steps in came:
+            on_chunk(chunk_run(steps))
+        if self._waiting.pop(name, None) is not None:
+            self.engine.cancel(now, name)
+            self._look_later()
 
     def _look_later(self) -> None:
         if not self._looking:
