@@ -94,8 +94,16 @@ class Server(Protocol):
 class Fast:
     """The engine under test."""
 
-    def __init__(self, profile: Profile, *, prefix_cache: bool = True, leap: bool = True, books: bool = True) -> None:
-        self.engine = Engine(profile, prefix_cache=prefix_cache, leap=leap)
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        prefix_cache: bool = True,
+        leap: bool = True,
+        books: bool = True,
+        log_steps: int = 8192,
+    ) -> None:
+        self.engine = Engine(profile, prefix_cache=prefix_cache, leap=leap, log_steps=log_steps)
         self.books = books
 
     def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output: int) -> None:

@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from workloom.cli import main
+from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span
+from workloom.store import open_run
+from workloom.traces import native
 
 ROOT = Path(__file__).parent.parent
 CANONICAL = str(ROOT / "src/workloom/data/canonical.jsonl")
@@ -143,6 +147,13 @@ def test_runs_of_one_plan_in_processes_with_other_hash_seeds_are_equal_to_the_by
         (["run", CANONICAL, "--url", "http://127.0.0.1:1/v1"], 1, "is the server up"),
         (["run", "no-such-trace", *SMALL], 1, "no such file"),
         (["run", CANONICAL, *SMALL, "--timeout", "0"], 2, "--timeout"),
+        (["run", CANONICAL, *SMALL, "--timeout", "nan"], 2, "--timeout"),
+        (["run", CANONICAL, *SMALL, "--drain", "inf"], 2, "--drain"),
+        (["run", CANONICAL, *SMALL, "--duration", "1e300"], 1, "--duration"),
+        (["run", CANONICAL, *SMALL, "--rate", "1e-300"], 1, "rate"),
+        (["run", CANONICAL, *SMALL, "--calls", "2.5"], 2, "--calls"),
+        (["plan", CANONICAL, "-o", "no-such-folder/plan.json"], 1, "cannot be written"),
+        (["serve", "--engine", "llama-3.1-8b-h200x1", "--port", "99999"], 2, "65535"),
         (["show", "no-such-run"], 1, "hint"),
         (["rnu", CANONICAL], 2, 'Did you mean "run"'),
         (["serve"], 2, "--engine"),
@@ -192,12 +203,105 @@ def test_the_command_line_reference_is_what_help_says() -> None:
     subprocess.run([sys.executable, str(ROOT / "scripts/make_cli_docs.py"), "--check"], check=True)
 
 
-def test_a_secret_in_the_environment_is_never_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-0123456789")
-    out = tmp_path / "run"
-    assert workloom(monkeypatch, "run", CANONICAL, *SMALL, "-o", str(out)) == 0
-    for path in out.iterdir():
-        assert b"sk-very-secret" not in path.read_bytes()
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """`workloom serve` in another process; its URL."""
+    serving = process("serve", "--engine", "llama-3.1-8b-h200x1", "--port", "0")
+    assert serving.stdout is not None
+    yield serving.stdout.readline().split(" at ")[1].split(" ")[0]
+    serving.send_signal(signal.SIGINT)
+    assert serving.wait(10) == 0
+
+
+def small_trace(folder: Path) -> str:
+    calls = [
+        Call(
+            f"c{i}",
+            6,
+            after=(Edge(f"c{i - 1}", 0.01, "tool"),) if i else (),
+            inherit=Inherit(f"c{i - 1}") if i else None,
+            spans=() if i else (Span("tools", 300, "trace"),),
+            fresh=(Part("user", 120),),
+        )
+        for i in range(4)
+    ]
+    path = folder / "small.jsonl"
+    native.write(path, Header(source="test"), [Session(f"s{i}", tuple(calls)) for i in range(3)])
+    return str(path)
+
+
+def test_a_live_run_from_the_command_line_gives_its_numbers_and_keeps_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-very-secret-0123456789")
+    argv = ["run", small_trace(tmp_path), "--url", server, "--model", "m", "--concurrency", "2", "--json"]
+    argv += ["--api-key-env", "MY_KEY", "--header", "X-Token:very-secret-too", "-o", str(tmp_path / "run")]
+    assert workloom(monkeypatch, *argv) == 0
+    streams = capsys.readouterr()
+    summary = json.loads(streams.out)
+    assert summary["calls"]["ok"] == summary["calls"]["due"] == 12
+    assert summary["tokens"]["sent_prompt"] == summary["tokens"]["prompt"] == 3 * (420 + 546 + 672 + 798)
+    assert summary["run"]["backend"] == "http"
+    for path in (tmp_path / "run").iterdir():
+        assert b"very-secret" not in path.read_bytes(), path.name
+    assert "very-secret" not in streams.out + streams.err
+
+
+def test_a_second_run_does_not_hit_what_the_first_left_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    trace = small_trace(tmp_path)
+    for name in ("first", "second"):
+        out = str(tmp_path / name)
+        assert workloom(monkeypatch, "run", trace, "--url", server, "--concurrency", "1", "-o", out) == 0
+        first = next(iter(open_run(out).calls()))
+        assert (first.instance, first.call, first.cached_tokens) == (0, "c0", 0)
+
+
+def test_the_same_plan_live_and_simulated_has_the_same_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    trace = small_trace(tmp_path)
+    for name, target in (("live", ["--url", server]), ("sim", ["--engine", "llama-3.1-8b-h200x1"])):
+        assert workloom(monkeypatch, "run", trace, *target, "--concurrency", "1", "-o", str(tmp_path / name)) == 0
+    live, sim = open_run(tmp_path / "live"), open_run(tmp_path / "sim")
+    assert live.manifest.plan_hash == sim.manifest.plan_hash
+    for a, b in zip(live.calls(), sim.calls(), strict=True):
+        for name in ("instance", "session", "call", "prompt_tokens", "output_tokens", "cached_tokens"):
+            assert getattr(a, name) == getattr(b, name)
+
+
+def test_a_run_in_which_nothing_worked_says_why_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    argv = ["run", small_trace(tmp_path), "--url", server, "--max-context", "900", "--body", "n=2"]
+    assert workloom(monkeypatch, *argv, "-o", str(tmp_path / "run")) == 1
+    streams = capsys.readouterr()
+    assert "no call succeeded" in streams.err
+    assert "`n`" in streams.out or " n " in streams.out, "the server's own words"
+
+
+def test_a_run_s_own_plan_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    assert workloom(monkeypatch, "run", CANONICAL, *SMALL, "-o", first) == 0
+    assert workloom(monkeypatch, "run", f"{first}/plan.json", "--engine", "llama-3.1-8b-h200x1", "-o", second) == 0
+    assert digest(first) == digest(second)
+
+
+def test_a_plan_that_the_target_cannot_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = str(tmp_path / "plan.json")
+    assert workloom(monkeypatch, "plan", CANONICAL, "-o", plan) == 0
+    assert workloom(monkeypatch, "run", plan, "--engine", "llama-3.1-8b-h200x1", "--max-model-len", "20000") == 1
+    assert "--max-context 20000" in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_no_fine_signs_gets_plain_ones(tmp_path: Path) -> None:
+    running = process("profiles", PYTHONIOENCODING="ascii")
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert "llama" in out
 
 
 def test_ctrl_c_ends_a_run_with_what_it_has(tmp_path: Path) -> None:
@@ -210,6 +314,7 @@ def test_ctrl_c_ends_a_run_with_what_it_has(tmp_path: Path) -> None:
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in err
+    assert "interrupted; what was recorded is kept" in err
     shown = subprocess.run(
         [sys.executable, "-m", "workloom.cli", "show", str(out), "--json"], capture_output=True, text=True, check=True
     )

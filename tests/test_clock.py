@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -106,9 +107,7 @@ def test_sockets_executors_and_other_threads_are_refused() -> None:
 
 def test_ctrl_c_interrupts_virtual_time() -> None:
     async def main(clock: VirtualClock) -> None:
-        at = 0
-        while True:
-            at += 1
+        for at in range(1, 1_000_000):
             await clock.sleep_until(at)
             if at == 100:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -139,3 +138,15 @@ def test_real_sleep_is_never_early() -> None:
         return late
 
     assert min(run_real(main)) >= 0
+
+
+@pytest.mark.parametrize("run", [run_virtual, run_real])
+def test_a_fault_in_a_timer_ends_the_run_and_is_raised(run: Callable[..., None]) -> None:
+    """Loops only log it: a virtual run would deadlock, a real one hang."""
+
+    async def main(clock: VirtualClock | RealClock) -> None:
+        clock.call_at(clock.now() + 1000, lambda: 1 // 0)
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(ZeroDivisionError):
+        run(main)

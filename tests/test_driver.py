@@ -10,11 +10,13 @@ import pytest
 
 from workloom.clock import NS, VirtualClock, run_virtual
 from workloom.drive.backend import Request
-from workloom.drive.driver import End, Options, Progress, drive
+from workloom.drive.driver import End, Hopeless, Options, Progress, _Drive, drive
 from workloom.errors import BackendError
+from workloom.metrics import frame
+from workloom.metrics.calls import count
 from workloom.plan import Closed, Limits, Open, Plan, Recipe, Replay, TraceRef, Waits, make
 from workloom.records import CallRecord, ChunkRun, Outcome, SessionRecord
-from workloom.session import Call, Edge, Header, Inherit, Part, Session
+from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span
 from workloom.traces import native
 
 S = NS
@@ -107,7 +109,7 @@ ONE = Recipe(TraceRef(()), Closed(1))
 def test_a_call_is_due_at_the_latest_of_done_plus_wait_over_its_edges(tmp_path: Path) -> None:
     log, end, _, _ = play(plan_of(tmp_path, [diamond()], ONE), {"b": 3.0, "c": 10.0})
     assert log.times() == {"a": (0, 1), "b": (2, 5), "c": (3, 13), "d": (13.5, 14.5)}
-    assert end.window_end_ns == 14.5 * S
+    assert end.window_end_ns == 14.5 * S + 1, "half-open: what is due at the last instant counts"
     assert [s.status for s in log.sessions] == ["ok"]
 
 
@@ -263,3 +265,102 @@ def test_every_call_of_a_finished_run_has_exactly_one_row(tmp_path: Path) -> Non
     log, *_ = play(plan_of(tmp_path, sessions, Recipe(TraceRef(()), Closed(4))))
     rows = [(r.instance, r.call) for r in log.calls]
     assert len(rows) == len(set(rows)) == 24
+
+
+def test_calls_that_run_out_after_the_window_do_not_stretch_it(tmp_path: Path) -> None:
+    sessions = [Session("slow", (call("slow"),)), Session("quick", tuple(chain(60)))]
+    recipe = Recipe(TraceRef(()), Closed(2), Limits(duration_s=2.0, calls=20))
+    _, end, _, _ = play(plan_of(tmp_path, sessions, recipe), {"slow": 40.0})
+    assert (end.window_end_ns, end.reason) == (2 * S, "duration"), "the drain is no part of the window"
+
+
+def test_an_open_loop_out_of_calls_does_not_wait_for_the_next_arrival(tmp_path: Path) -> None:
+    recipe = Recipe(TraceRef(()), Open(0.001, "constant"), Limits(calls=3))
+    _, end, _, _ = play(plan_of(tmp_path, [Session("s", (call("a"),))], recipe))
+    assert end.window_end_ns == 2001 * S + 1
+    assert end.reason == "calls"
+
+
+def test_what_is_due_when_the_window_ends_is_not_in_it(tmp_path: Path) -> None:
+    recipe = Recipe(TraceRef(()), Open(1.0, "constant"), Limits(duration_s=3.0))
+    log, end, _, _ = play(plan_of(tmp_path, [Session("s", (call("a"),))], recipe), {"a": 1.5})
+    told = count(frame.calls(log.calls), frame.Window(0, end.window_end_ns))
+    assert (told.due, told.ok, told.censored) == (3, 3, 0)
+
+
+def test_an_endless_run_against_a_target_that_refuses_everything_ends_with_its_words(tmp_path: Path) -> None:
+    class Wall:
+        async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome:
+            raise BackendError("refused", "no such luck")
+
+    plan = plan_of(tmp_path, [diamond()], Recipe(TraceRef(()), Closed(2), Limits(duration_s=1e6)))
+    log = Log()
+
+    async def main(clock: VirtualClock) -> None:
+        await drive(plan, Wall(), clock, log)
+
+    with pytest.raises(Hopeless, match="no such luck"):
+        run_virtual(main)
+    assert len(log.calls) < 1000
+
+
+def test_the_plan_s_own_counts_stand_beside_what_was_sent(tmp_path: Path) -> None:
+    class Short(Scripted):
+        async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome:
+            outcome = await super().call(request, on_chunk)
+            outcome.output_tokens = 1
+            return outcome
+
+    session = Session("s", (call("a", output=8), call("b", Edge("a"), tokens=5, inherit=Inherit("a"))))
+    plan, log = plan_of(tmp_path, [session], ONE), Log()
+
+    async def main(clock: VirtualClock) -> None:
+        await drive(plan, Short(clock, {}), clock, log)
+
+    run_virtual(main)
+    assert [(r.planned_prompt_tokens, r.sent_prompt_tokens) for r in log.calls] == [(10, 10), (23, 16)]
+
+
+def test_two_edges_from_one_call_are_both_kept(tmp_path: Path) -> None:
+    session = Session("s", (call("a"), call("b", Edge("a", 1.0), Edge("a", 4.0))))
+    log, *_ = play(plan_of(tmp_path, [session], ONE))
+    assert log.times() == {"a": (0, 1), "b": (5, 6)}
+
+
+def test_an_ancestor_s_answer_may_be_shorter_than_what_is_inherited(tmp_path: Path) -> None:
+    class Short(Scripted):
+        async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome:
+            outcome = await super().call(request, on_chunk)
+            outcome.output_tokens = 1
+            return outcome
+
+    session = Session("s", (call("a", output=8), call("b", Edge("a"), tokens=5, inherit=Inherit("a", 16))))
+    plan, log = plan_of(tmp_path, [session], ONE), Log()
+
+    async def main(clock: VirtualClock) -> None:
+        await drive(plan, Short(clock, {}), clock, log)
+
+    run_virtual(main)
+    assert [r.sent_prompt_tokens for r in log.calls] == [10, 11 + 5]
+
+
+def test_what_the_ideal_cache_knows_of_a_session_goes_with_it(tmp_path: Path) -> None:
+    """Also of calls that begin anew behind a scaffold all sessions share."""
+    scaffold = (Span("tools", 50, "trace"),)
+    first = Call("a", 2, spans=scaffold, fresh=(Part("user", 9),))
+    compacted = Call("b", 2, after=(Edge("a"),), inherit=Inherit("a", 50), fresh=(Part("summary", 9),))
+    recipe = Recipe(TraceRef(()), Closed(2), Limits(sessions=300))
+    plan = plan_of(tmp_path, [Session("s", (first, compacted))], recipe)
+    drives: list[_Drive] = []
+
+    async def main(clock: VirtualClock) -> None:
+        drives.append(_Drive(plan, Scripted(clock, {}), clock, Log(), Options(), Progress()))
+        await drives[0].run()
+
+    run_virtual(main)
+    nodes, left = 0, [drives[0].known._root]
+    while left:
+        node = left.pop()
+        nodes += 1
+        left.extend(node.branches.values())
+    assert nodes == 2, "the root and the scaffold"

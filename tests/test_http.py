@@ -36,6 +36,7 @@ from misbehaving import (
 )
 
 from workloom.clock import RealClock
+from workloom.drive import http, http1, sse
 from workloom.drive.http import HttpBackend
 from workloom.drive.http1 import Connection, Endpoint
 from workloom.drive.sse import Answer
@@ -181,6 +182,67 @@ def test_a_body_may_end_with_the_connection() -> None:
 # --- faults
 
 
+@pytest.mark.parametrize("count", [-5, 2**40 + 1, 9223372036854775000, 99999999999999999999, 1e30])
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens", "prompt_tokens_details.cached_tokens"])
+def test_a_count_that_can_be_none_is_a_fault_that_names_its_field(field: str, count: float) -> None:
+    """Not a number that some sum far from here stumbles over."""
+    name, _, inner = field.partition(".")
+    usage = {**USAGE, name: {inner: count} if inner else count}
+    whole = {"choices": [{"message": {"content": "a"}}], "usage": usage}
+    for script in (stream(*said("a"), event({}, "stop", usage), DONE), plain(json.dumps(whole).encode())):
+        error = fails([script])
+        assert error.kind == "protocol" and f"$.usage.{field}" in error.what
+
+
+@pytest.mark.parametrize("count", [0, 2**40])
+def test_the_least_and_the_greatest_count_are_taken(count: int) -> None:
+    usage = {"prompt_tokens": count, "completion_tokens": count, "prompt_tokens_details": {"cached_tokens": count}}
+    outcome = talk([stream(*said("a"), event({}, "stop", usage), DONE)]).outcome
+    assert (outcome.prompt_tokens, outcome.output_tokens, outcome.cached_tokens) == (count,) * 3
+
+
+ENDLESS: list[bytes | str] = [chunk(b"x" * 500)] * 20
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([HEAD + chunk(b'{"a":"'), *ENDLESS, HOLD], "no stream"),
+        ([HEAD.replace(b"200 OK", b"500 Oh"), *ENDLESS, HOLD], "no stream"),
+        ([HEAD + chunk(b"data: {"), *ENDLESS, HOLD], "no event"),
+        ([b"HTTP/1.1 200 OK\r\n", *[b"X-More: %s\r\n" % (b"x" * 300)] * 20, HOLD], "headers"),
+        ([b"HTTP/1.1 200 OK\r\nX-More: ", *[b"x" * 300] * 20, HOLD], "headers"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"] * 300 + [HOLD], "headers"),
+    ],
+    ids=["JSON", "error page", "event", "headers", "header", "100 Continue"],
+)
+def test_what_has_no_end_is_not_kept(script: list[bytes | str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, cap in ((sse, "_LONGEST"), (sse, "_LONGEST_WHOLE"), (http1, "_LONGEST_HEAD")):
+        monkeypatch.setattr(module, cap, 4000)
+    error = fails(script)
+    assert error.kind == "protocol" and words in error.what and error.hint
+
+
+def test_a_long_body_behind_the_headers_does_not_count_as_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "_LONGEST_HEAD", 200)
+    assert talk([stream(*said(*["w"] * 300), event({}, "stop"), DONE)], calls=2).outcome.finish == "stop"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [CLOSE],
+        [HEAD + chunk(EVENTS[1]), CLOSE],
+        [stream(b"data: {nonsense\n\n")],
+        [plain(b"", "500 Oh")],
+        [b"SSH-2.0-OpenSSH_9\r\n", HOLD],
+    ],
+)
+def test_a_fault_of_a_call_that_left_says_when_it_left(script: list[bytes | str]) -> None:
+    sent_ns = fails(script).sent_ns
+    assert sent_ns is not None and 0 < sent_ns < 20e9
+
+
 @pytest.mark.parametrize(
     ("script", "kind", "words"),
     [
@@ -243,6 +305,7 @@ def test_nobody_listening_is_a_connect_error_with_a_hint() -> None:
                 with pytest.raises(BackendError) as caught:
                     await attempt
                 assert caught.value.kind == "connect" and caught.value.hint
+                assert caught.value.sent_ns is None  # nothing left
 
         live(main)
 
@@ -544,12 +607,79 @@ def test_the_probe_says_what_is_wrong(script: list[bytes | str], kind: str) -> N
     assert caught.value.kind == kind and (caught.value.hint or kind == "closed")
 
 
+def test_the_probe_does_not_keep_a_list_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_LONGEST_LISTING", 4000)
+    with pytest.raises(BackendError, match="list of models") as caught:
+        probe(HEAD, *ENDLESS, HOLD)
+    assert caught.value.kind == "protocol" and caught.value.hint
+
+
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://h/v1", "http://", "http://h:x/v1", "http://h/v1?a=b", "http://h /v1"]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://h/v1",
+        "http://",
+        "http://h:x/v1",
+        "http://h/v1?a=b",
+        "http://h/v1?",
+        "http://h /v1",
+        "http://h/v1\0",
+    ],
 )
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UsageError):
         Endpoint.parse(url)
+
+
+def test_a_user_and_a_password_in_a_url_are_refused_with_a_hint() -> None:
+    with pytest.raises(UsageError) as caught:
+        Endpoint.parse("http://user:hunter2@host:8000/v1")
+    assert caught.value.where == "http://***@host:8000/v1" and "--header" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2@host/v1",
+        "https://hunter2@host/v1",
+        "http://user:hunter2@host:x/v1",
+        "http://user:hunter2/@host/v1",
+        "http://user:hunter2?@host/v1",
+        "http://us@er:hunter2#x@host/v1",
+        "http://user:hunter2@[host/v1",
+        "http://user:hunter2@h\u2100st/v1",
+        "user:hunter2@host/v1",
+        "//user:hunter2@host/v1",
+        "ftp://user:hunter2@host/v1",
+        "http://host/v1?key=hunter2",
+        "http://host/v1#hunter2",
+        "http://host/v1?mail=a@b.c&key=hunter2",
+        "http://host:x/v1?key=hunter2",
+        "host?key=hunter2",
+    ],
+)
+def test_no_message_repeats_a_secret_of_a_url(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Endpoint.parse(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def authorization(api_key: str) -> list[bytes]:
+    head = talk([GOOD], api_key=api_key).server.heads[0]
+    return [line for line in head.split(b"\r\n") if line.startswith(b"Authorization")]
+
+
+def test_the_white_space_around_an_api_key_is_not_part_of_it() -> None:
+    assert authorization(" sk-hunter2\r\n") == [b"Authorization: Bearer sk-hunter2"]
+    assert authorization(" \n") == []
+
+
+@pytest.mark.parametrize("key", ["sk\nhunter2", "sk\0hunter2", "sk-hunter2\u00e9"])
+def test_an_api_key_that_cannot_be_sent_is_named_but_not_shown(key: str) -> None:
+    with pytest.raises(UsageError, match="API key") as caught:
+        talk([GOOD], api_key=key)
+    assert "hunter2" not in str(caught.value) and caught.value.hint
 
 
 def test_an_endpoint_knows_its_parts() -> None:

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_world import profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import sessions
 
-from workloom.errors import PlanError
+from workloom.engine.engine import Engine
+from workloom.errors import PlanError, Refused
 from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, Replay, TraceRef, make, read, write
 from workloom.plan.context import fit
 from workloom.plan.load import arrivals, parse_arrival
 from workloom.plan.plan import per_request
+from workloom.prefix import Key
 from workloom.prompt import planned
-from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span, validate
+from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span, prompt_tokens, validate
 from workloom.traces import native
 
 
@@ -145,7 +148,73 @@ def test_cutting_drops_the_oldest_text_after_the_scaffold() -> None:
     assert last.fresh[-1] == session.calls[-1].fresh[-1], "what is new is never cut"
 
 
-@given(sessions(max_calls=12), st.integers(20, 4000), st.sampled_from(["stop", "cut", "skip"]))
+def test_what_inherits_so_many_tokens_of_a_call_that_was_cut_is_still_a_session() -> None:
+    calls = (
+        Call("a", 10, fresh=(Part("definition", 50), Part("user", 250))),
+        Call("b", 50, after=(Edge("a"),), inherit=Inherit("a"), fresh=(Part("tool", 250),)),
+        Call("c", 5, after=(Edge("b"),), inherit=Inherit("b", 600), fresh=(Part("tool", 1),)),
+    )
+    fitted = fit(Session("s", calls), Context(606, "cut"))
+    assert fitted.session is not None
+    validate(fitted.session)
+    assert fitted.calls_cut == 2
+    assert [prompt.tokens for _, prompt in planned(fitted.session)] == [300, 310, 601]
+
+
+def test_a_limit_is_what_the_engine_takes(tmp_path: Path) -> None:
+    """Whole blocks, and the last token of an answer needs none."""
+    server = profile(kv_tokens=100, block_tokens=64)
+    assert server.longest_call == 65
+    engine = Engine(server)
+    engine.submit(0, "fits", Key().plus(1, 60), 2, 5)
+    with pytest.raises(Refused):
+        engine.submit(0, "does not", Key().plus(1, 61), 2, 5)
+    session = Session("s", (Call("zero", 0, fresh=(Part("user", 65),)),))
+    with pytest.raises(PlanError, match="fits into the context"):
+        plan_of(tmp_path, [session], Closed(1), context=Context(65))
+
+
+def test_prompts_and_answers_of_no_tokens_are_asked_for_as_one(tmp_path: Path) -> None:
+    session = Session("s", (Call("a", 0), Call("b", 5, after=(Edge("a"),), inherit=Inherit("a"))))
+    plan = plan_of(tmp_path, [session], Closed(1))
+    a, b = plan.instance(0).session.calls
+    assert (a.output_tokens, a.fresh_tokens, b.output_tokens) == (1, 1, 5)
+    assert prompt_tokens(plan.instance(0).session) == {"a": 1, "b": 2}
+    assert plan.left_out() == {"recorded outputs of 0 tokens, asked for as 1": 1}
+
+
+def test_every_epoch_has_an_order_of_its_own(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, [chain(f"s{i}") for i in range(9)], Closed(2), limits=Limits(duration_s=1.0))
+    orders = {tuple(plan.instance(9 * epoch + k).session.id for k in range(9)) for epoch in range(5)}
+    assert len(orders) == 5
+
+
+def test_replay_of_a_session_without_a_start_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="has no start"):
+        plan_of(tmp_path, [chain("a", start_s=5.0), chain("b")], Replay(), clock=True)
+
+
+@pytest.mark.parametrize(
+    ("load", "limits"),
+    [
+        (Open(1e-300), Limits()),
+        (Open(float("nan")), Limits()),
+        (Open(1.0, "gamma", 1e-200), Limits()),
+        (Replay(1e-300), Limits()),
+        (Closed(1), Limits(duration_s=1e300)),
+        (Closed(1), Limits(duration_s=float("nan"))),
+    ],
+)
+def test_numbers_out_of_this_world_are_refused(tmp_path: Path, load: Load, limits: Limits) -> None:
+    with pytest.raises(PlanError, match="cannot be made"):
+        plan_of(tmp_path, [chain("a", start_s=1.0)], load, clock=True, limits=limits)
+
+
+@given(
+    sessions(max_calls=12, min_output=0, stop_after=True),
+    st.integers(20, 4000),
+    st.sampled_from(["stop", "cut", "skip"]),
+)
 @settings(max_examples=150, deadline=None)
 def test_whatever_the_policy_no_call_is_longer_than_the_context(session: Session, limit: int, policy: str) -> None:
     fitted = fit(session, Context(limit, policy))  # type: ignore[arg-type]

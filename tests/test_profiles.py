@@ -117,3 +117,22 @@ def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="wieghts_ps") as caught:
         profile.load(str(path))
     assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (None, "block_tokens", 0),
+        (None, "max_num_seqs", 0),
+        ("step", "weights_ps", -1),
+        ("step", "graph_sizes", [4, 2]),
+        ("step", "experts_ps", 5),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(tmp_path: Path, part: str | None, name: str, value: object) -> None:
+    rows = yaml.safe_load((FOLDER / "qwen3-32b-h200x2.yaml").read_text())
+    (rows if part is None else rows[part])[name] = value
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(rows))
+    with pytest.raises(ProfileError, match="malformed"):
+        profile.load(str(path))

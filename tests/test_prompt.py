@@ -122,3 +122,15 @@ def test_a_session_that_cannot_be_is_refused_by_call_and_field(calls: tuple[Call
     with pytest.raises(TraceError) as caught:
         validate(Session("s", calls))
     assert field in str(caught.value)
+
+
+def test_the_numbers_of_texts_do_not_depend_on_the_order_in_which_calls_become_due() -> None:
+    calls = tuple(
+        Call(name, 1, after=(Edge("r"),) if name != "r" else (), spans=(Span(f"span {name}", 5),)) for name in "rab"
+    )
+    numbers = []
+    for order in ("rab", "rba"):
+        prompts = Prompts(Session("s", calls), 0)
+        made = {name: prompts.make(next(c for c in calls if c.id == name)) for name in order}
+        numbers.append({name: prompt.key for name, prompt in made.items()})
+    assert numbers[0] == numbers[1]

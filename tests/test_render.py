@@ -18,7 +18,7 @@ from workloom.drive.http import HttpBackend
 from workloom.drive.render import Rendered, Renderer
 from workloom.drive.text import Texts
 from workloom.prompt import Prompt, Prompts
-from workloom.session import Call, Edge, Inherit, Part, Session, Span
+from workloom.session import Call, Edge, Inherit, Part, PartKind, Session, Span
 
 SCAFFOLD = (Span("system", 20, "trace"), Span("tools", 30))
 
@@ -63,7 +63,7 @@ USER, TOOL = Part("user", 10), Part("tool", 7)
 
 
 def test_parts_become_messages_of_their_roles() -> None:
-    kinds = ("user", "tool", "answer", "injected", "summary", "report", "definition")
+    kinds: tuple[PartKind, ...] = ("user", "tool", "answer", "injected", "summary", "report", "definition")
     first, second = play(chain(tuple(Part(kind, 2) for kind in kinds), (TOOL,)), answer="w x y z")
     assert [role for role, _ in messages(first)] == ["system", "user", "assistant", "user"]
     assert [len(content.split()) for _, content in messages(first)] == [50, 4, 2, 8]
@@ -217,18 +217,23 @@ def family(trace_tokens: int) -> Session:
 
 
 def test_the_bytes_sent_share_only_what_is_declared() -> None:
-    """Siblings, a recycled session, another seed: beyond the scaffold no 16 words of one are another's."""
-    scaffold, owner = 50, {}
-    scaffolds = set()
+    """Siblings, a recycled session: no 16 words of one are another's but the run's scaffold; of another run, none."""
+    scaffold = 50
+    owner: dict[tuple[str, ...], object] = {}
+    scaffolds: dict[int, set[tuple[str, ...]]] = {1: set(), 2: set()}
     for salt in (1, 2):
         for instance, call, heard in sent([(i, family(scaffold)) for i in range(3)], salt):
             text = [word for message in heard["messages"] for word in message["content"].split()]
-            scaffolds.add(tuple(text[:scaffold]))
+            scaffolds[salt].add(tuple(text[:scaffold]))
             inherited = 190 if call.startswith("s") else scaffold  # the root's 150 and its answer's 40
             line = (salt, instance, "0" if inherited == scaffold and call == "0" else call)
             for i in range(inherited if call != "0" else scaffold, len(text) - 15):
                 assert owner.setdefault(tuple(text[i : i + 16]), line) == line
-    assert len(scaffolds) == 1
+    (first,), (second,) = scaffolds.values()
+    for scaffold_words in (first, second):
+        for i in range(scaffold - 15):
+            window = scaffold_words[i : i + 16]
+            assert owner.setdefault(window, scaffold_words) == scaffold_words
 
 
 def test_first_turns_part_at_the_first_word_after_the_scaffold() -> None:

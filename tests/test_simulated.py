@@ -23,7 +23,7 @@ from workloom.plan import Closed, Limits, Load, Open, Plan, Recipe, TraceRef, Wa
 from workloom.prefix import Key, PrefixTree
 from workloom.prompt import Prompts
 from workloom.records import CallRecord, ChunkRun, SessionRecord
-from workloom.session import Call, Header, Part, Session
+from workloom.session import Call, Edge, Header, Part, Session
 from workloom.traces import native
 
 
@@ -105,6 +105,25 @@ def play(plan: Plan, engine: Engine | ReferenceAsEngine) -> Log:
 
 def times(record: CallRecord) -> list[int]:
     return [run.at(i) for run in record.chunks for i in range(run.count)]
+
+
+def test_the_client_hangs_up_after_so_many_tokens() -> None:
+    session = Session("s", (Call("a", 50, stop_after=7, fresh=(Part("user", 20),)),))
+    (row,) = play(plan_of([session], Closed(1), Limits()), Engine(profile())).calls
+    assert (row.output_tokens, row.planned_output_tokens, row.finish) == (7, 7, "hangup")
+
+
+def test_calls_that_end_at_one_instant_send_their_children_into_one_step() -> None:
+    """The engine looks only when all that happens at an instant has happened."""
+    calls = (
+        Call("root", 1, fresh=(Part("user", 4),)),
+        *(Call(f"leaf{i}", 1, after=(Edge("root"),), fresh=(Part("tool", 4),)) for i in range(3)),
+    )
+    server = profile(front_end=FrontEnd(), max_batched_tokens=64)
+    engine = Engine(server)
+    log = play(plan_of([Session("s", calls)], Closed(1), Limits()), engine)
+    assert engine.scheduler.step == 2
+    assert len({row.done_ns for row in log.calls if row.call != "root"}) == 1
 
 
 def test_a_call_cancelled_at_the_instant_it_finishes_keeps_its_tokens() -> None:

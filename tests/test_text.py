@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloom.drive.text import CODE, FUNCTION_WORDS, PERIOD, ROWS, Texts, pool
-from workloom.prompt import TRACE_TEXTS, trace_text
+from workloom.prompt import Prompts, trace_text
+from workloom.session import Call, Part, Session, Span
 
 numbers = st.one_of(
     st.builds(lambda instance, ordinal: instance + 1 << 24 | ordinal, st.integers(0, 10**6), st.integers(0, 3000)),
@@ -60,7 +61,7 @@ def test_any_16_words_hold_a_whole_code(salt: int, number: int) -> None:
 def test_no_two_texts_share_16_words() -> None:
     owner: dict[tuple[bytes, ...], tuple[int, int]] = {}
     siblings, sessions, runs = range(12), (*range(30), 4095, 4096, 70_000), range(4)
-    spans = [(0, trace_text(name)) for name in ("a", "b", "scaffold")]
+    spans = [(salt, trace_text(name)) for salt, name in product(runs, ("a", "b", "scaffold"))]
     fresh = [(salt, instance + 1 << 24 | ordinal) for salt, instance, ordinal in product(runs, sessions, siblings)]
     for salt, number in [*fresh, *spans]:
         for window in windows(Texts(salt).text(number, 80)):
@@ -90,11 +91,20 @@ def test_sessions_differ_from_the_first_word_of_the_same_piece(salt: int, instan
     assert len(first) == 200
 
 
-def test_trace_texts_are_the_same_in_every_run_and_others_in_none() -> None:
-    name = trace_text("scaffold")
-    assert name >= TRACE_TEXTS
-    assert Texts(1).text(name, 50) == Texts(2).text(name, 50)
-    assert Texts(1).text(1 << 24, 50) != Texts(2).text(1 << 24, 50)
+@given(st.lists(salts, min_size=2, max_size=5, unique=True), numbers)
+def test_a_second_run_finds_nothing_that_the_first_left_warm(salts: list[int], number: int) -> None:
+    """Not even the scaffold that all its sessions share: a server that keeps KV has none of it."""
+    owner: dict[tuple[bytes, ...], int] = {}
+    for salt in salts:
+        for window in windows(Texts(salt).text(number, 80)):
+            assert owner.setdefault(window, salt) == salt
+
+
+def test_a_trace_text_is_the_same_all_over_one_run() -> None:
+    scaffold = Session("s", (Call("0", 4, spans=(Span("system", 50, "trace"),), fresh=(Part("user", 5),)),))
+    first = {Prompts(scaffold, instance).make(scaffold.calls[0]).pieces[0].text for instance in range(20)}
+    assert first == {trace_text("system")}
+    assert Texts(1).text(trace_text("system"), 50) == Texts(1).text(trace_text("system"), 50)
 
 
 def test_texts_are_the_same_in_every_process_and_version() -> None:

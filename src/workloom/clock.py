@@ -280,15 +280,15 @@ class VirtualClock:
 
 
 def run_virtual(main: Callable[[VirtualClock], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main(clock)`` to its end in virtual time."""
+    """Run ``main(clock)`` to its end in virtual time. A fault in a timer's callback ends it, and is raised."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
-        return runner.run(main(VirtualClock(loop)))
+        return runner.run(_guarded(main(VirtualClock(loop))))
 
 
 def run_real(main: Callable[[RealClock], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main(clock)`` to its end on uvloop (the standard loop where uvloop is not installed)."""
+    """Run ``main(clock)`` on uvloop (or the standard loop), in the same way."""
     try:
         import uvloop
 
@@ -297,7 +297,30 @@ def run_real(main: Callable[[RealClock], Coroutine[Any, Any, T]]) -> T:
         factory = asyncio.new_event_loop
 
     async def start() -> T:
-        return await main(RealClock())
+        return await _guarded(main(RealClock()))
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(start())
+
+
+async def _guarded(main: Coroutine[Any, Any, T]) -> T:
+    """Loops log what goes wrong in a callback and go on, so that main waits for ever; here main ends with it."""
+    faults: list[BaseException] = []
+    task = asyncio.current_task()
+    assert task is not None
+
+    def on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        fault = context.get("exception")
+        if fault is None or "never retrieved" in context.get("message", ""):
+            loop.default_exception_handler(context)
+            return
+        faults.append(fault)
+        task.cancel()
+
+    asyncio.get_running_loop().set_exception_handler(on_fault)
+    try:
+        return await main
+    except asyncio.CancelledError:
+        if faults:
+            raise faults[0] from None
+        raise

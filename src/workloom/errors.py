@@ -83,6 +83,8 @@ class BackendError(WorkloomError):
     def __init__(self, kind: str, what: str, *, hint: str | None = None, status: int | None = None) -> None:
         self.kind = kind
         self.status = status
+        self.sent_ns: int | None = None
+        """When the call had left, in the time of the run; None: it never did."""
         super().__init__(what, hint=hint)
 
 

@@ -13,7 +13,8 @@ from workloom import clock
 from workloom.clock import RealClock, VirtualClock
 from workloom.drive.driver import End, Options, Progress, drive
 from workloom.engine.profile import Profile
-from workloom.plan import Plan
+from workloom.errors import BackendError
+from workloom.plan import Plan, document
 from workloom.records import ServerSample
 from workloom.store import Manifest, Run, RunWriter
 
@@ -57,7 +58,7 @@ def execute(
 
     A KeyboardInterrupt or an error of our own ends the run as interrupted or failed, and is raised again.
     """
-    writer = RunWriter.create(path, _manifest(plan, target, options, argv), msgspec.json.encode(plan.recipe))
+    writer = RunWriter.create(path, _manifest(plan, target, options, argv), document(plan))
     with writer:
         lag: float | None = None
         if isinstance(target, Simulated):
@@ -131,13 +132,23 @@ def _backend(target: Live, time: RealClock) -> HttpBackend:
     )
 
 
-def preflight(target: Live) -> Preflight:
-    """Ask the server what it is before anything is written; raises BackendError when there is none."""
+def preflight(target: Live, patience_s: float = 3.0) -> Preflight:
+    """Ask the server what it is before anything is written.
+
+    One that does not listen yet is asked again for `patience_s`; raises BackendError when none does by then.
+    """
 
     async def ask(time: RealClock) -> Preflight:
         backend = _backend(target, time)
+        give_up = time.now() + clock.to_ns(patience_s)
         try:
-            return await backend.probe()
+            while True:
+                try:
+                    return await backend.probe()
+                except BackendError as fault:
+                    if fault.kind != "connect" or time.now() > give_up:
+                        raise
+                await time.sleep_until(time.now() + clock.to_ns(0.25))
         finally:
             backend.close()
 

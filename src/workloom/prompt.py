@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from workloom import seeds
 from workloom.prefix import Key
-from workloom.session import Call, PartKind, Session
+from workloom.session import Call, PartKind, Session, Span
 
 ORDINAL_BITS = 24
 TRACE_TEXTS = 1 << 62
@@ -87,22 +87,21 @@ class Prompts:
         for call in session.calls:
             self._parts[call.id] = self._next
             self._next += len(call.fresh) + 1
+        for call in session.calls:  # after the parts, and in the session's order: numbers do not depend on timing
+            for span in call.spans:
+                if (span.scope, span.name) not in self._spans:
+                    self._spans[span.scope, span.name] = self._number(span)
         self.made: dict[str, Prompt] = {}
 
-    def _span(self, name: str, scope: str) -> int:
-        number = self._spans.get((scope, name))
-        if number is None:
-            if scope == "trace":
-                number = trace_text(name)
-            else:
-                number = self._space | self._next
-                self._next += 1
-            self._spans[scope, name] = number
-        return number
+    def _number(self, span: Span) -> int:
+        if span.scope == "trace":
+            return trace_text(span.name)
+        self._next += 1
+        return self._space | (self._next - 1)
 
     def make(self, call: Call) -> Prompt:
         """The prompt of a call whose ancestors are answered."""
-        pieces = [Piece(self._span(span.name, span.scope), span.tokens, "span") for span in call.spans]
+        pieces = [Piece(self._spans[span.scope, span.name], span.tokens, "span") for span in call.spans]
         ordinal = self._parts[call.id]
         pieces += [Piece(self._space | (ordinal + i), part.tokens, part.kind) for i, part in enumerate(call.fresh)]
         base, base_tokens, whole = None, 0, False
@@ -127,6 +126,6 @@ def planned(session: Session, instance: int = 0) -> list[tuple[Call, Prompt]]:
     out = []
     for call in session.calls:
         prompt = prompts.make(call)
-        prompt.answer_tokens = call.output_tokens
+        prompt.answer_tokens = call.answer_tokens
         out.append((call, prompt))
     return out

@@ -50,6 +50,7 @@ class CallRecord(Struct, omit_defaults=True):
     ordinal: int = 0
     """Index of the call in its session."""
     sent_ns: int | None = None
+    """When its first byte left; of a call that was cut off, when it was handed to the backend; None: it never left."""
     first_ns: int | None = None
     """First chunk that carries content, reasoning or a tool call."""
     last_ns: int | None = None

@@ -89,6 +89,11 @@ class Call(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     recorded: Recorded | None = None
 
     @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answer that are listened to, by the plan."""
+        return self.output_tokens if self.stop_after is None else min(self.output_tokens, self.stop_after)
+
+    @property
     def span_tokens(self) -> int:
         return sum(span.tokens for span in self.spans)
 
@@ -118,19 +123,21 @@ class Header(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     common_clock: bool = False
 
 
+LONGEST_WAIT_S = 1e9
+"""31 years: longer is no wait but a fault of units."""
+
+
 def prompt_tokens(session: Session) -> dict[str, int]:
-    """Planned prompt tokens of every call, in order."""
+    """Planned prompt tokens of every call, in order: as if each answer came as planned."""
     prompts: dict[str, int] = {}
-    outputs: dict[str, int] = {}
+    wholes: dict[str, int] = {}
     for call in session.calls:
         inherited = 0
         if call.inherit is not None:
-            ancestor = call.inherit.call
-            inherited = (
-                call.inherit.tokens if call.inherit.tokens is not None else prompts[ancestor] + outputs[ancestor]
-            )
+            whole = wholes[call.inherit.call]
+            inherited = whole if call.inherit.tokens is None else min(call.inherit.tokens, whole)
         prompts[call.id] = inherited + call.span_tokens + call.fresh_tokens
-        outputs[call.id] = call.output_tokens
+        wholes[call.id] = prompts[call.id] + call.answer_tokens
     return prompts
 
 
@@ -180,8 +187,8 @@ def _faults(session: Session) -> Iterator[TraceError]:
             if edge.call not in seen:
                 yield fault(call, "an edge points at no earlier call", "after", "the id of an earlier call", edge.call)
                 continue
-            if not 0 <= edge.wait_s < float("inf"):
-                yield fault(call, "a wait is not a duration", "after.wait_s", "seconds, 0 or more", edge.wait_s)
+            if not 0 <= edge.wait_s <= LONGEST_WAIT_S:
+                yield fault(call, "a wait is not a duration", "after.wait_s", "seconds, 0 to a billion", edge.wait_s)
             mine |= above[edge.call] | 1 << seen[edge.call]
         counts = [
             ("output_tokens", call.output_tokens),
@@ -213,6 +220,12 @@ def _faults(session: Session) -> Iterator[TraceError]:
             if tokens is not None and not 0 <= tokens <= whole:
                 yield fault(call, "it inherits more than there is", "inherit.tokens", f"0 to {whole}", tokens)
             inherited = whole if tokens is None else tokens
+        for i, part in enumerate(call.fresh):
+            if part.from_call is not None and part.from_call not in seen:
+                field = f"fresh[{i}].from_call"
+                yield fault(
+                    call, "a part comes from no earlier call", field, "the id of an earlier call", part.from_call
+                )
         prompts[call.id] = inherited + call.span_tokens + call.fresh_tokens
         outputs[call.id] = call.output_tokens
         seen[call.id] = index

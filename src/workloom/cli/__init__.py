@@ -1,10 +1,11 @@
 """The command line: parse, call, print. Data goes to stdout, everything else to stderr.
 
-Exit codes: 0 done; 1 an error, said with a hint; 2 a command line that makes no sense; 130 interrupted.
+Exit codes: 0 done; 1 an error, said with a hint; 2 options that make no sense; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -97,7 +98,7 @@ def serve(
     host
         Address to listen on.
     model
-        Name the model goes by (default: the profile's name; every name is accepted then).
+        Name the model goes by; without it every name is accepted, and the profile's model is listed.
     record
         File for the instants of every request, as JSON lines.
     """
@@ -149,6 +150,9 @@ def say(fault: WorkloomError) -> None:
 
 def main() -> None:
     """Entry point of the `workloom` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no ∞ gets a ?
+            stream.reconfigure(errors="replace")
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -164,6 +168,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
+    except OSError as fault:
+        if fault.filename is not None or sys.stdout is None:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(fault, BrokenPipeError):
+            say(WorkloomError(f"the output could not be written: {fault.strerror}"))
         sys.exit(1)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from msgspec.structs import replace
 
 from workloom import seeds
 from workloom.engine import profile as profiles
 from workloom.engine.profile import Profile
-from workloom.errors import UsageError
+from workloom.errors import PlanError, UsageError
 from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, Replay, TraceRef, Waits, make, read
 from workloom.plan.load import parse_arrival
 from workloom.plan.plan import per_request
@@ -24,6 +25,14 @@ WORKLOAD = Group("Workload", sort_key=1)
 LOAD = Group("Load", sort_key=2)
 ENGINE = Group("Simulated engine", sort_key=3)
 SERVER = Group("Live server", sort_key=4)
+
+
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number; 2.5 is none."""
+    return int(tokens[0].value)
+
+
+Whole = Annotated[int | None, Parameter(converter=_whole)]
 
 
 @Parameter(name="*", group=WORKLOAD)
@@ -42,7 +51,7 @@ class TraceOptions:
 class LoadOptions:
     """How sessions are offered, and for how long."""
 
-    concurrency: int | None = None
+    concurrency: Whole = None
     "Closed loop: so many session trees at once (default 8)."
     rate: float | None = None
     "Open loop: so many sessions (or, with --per request, calls) per second."
@@ -56,13 +65,13 @@ class LoadOptions:
     "Recorded time runs so many times as fast: starts of --replay, and all waits."
     duration: float | None = None
     "Measure for so many seconds; sessions come again when the trace is used up."
-    sessions: int | None = None
+    sessions: Whole = None
     "Stop after so many sessions."
-    calls: int | None = None
+    calls: Whole = None
     "Stop after so many calls."
     max_wait: float = 60.0
     "Cap on every recorded wait, seconds; inf for none."
-    max_context: int | None = None
+    max_context: Whole = None
     "Longest call, prompt + answer, in tokens (default: what the engine or server can take)."
     context_policy: Literal["stop", "cut", "skip", "refuse"] = "stop"
     "What a longer call does: ends its session, loses its oldest text, drops the session, refuses the plan."
@@ -120,7 +129,7 @@ def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, contex
                     found=", ".join(given),
                     hint="leave these options out, or make another plan with `workloom plan`",
                 )
-            return make(recipe)
+            return _fitting(make(recipe), context_limit)
     recipe = Recipe(
         trace=TraceRef(tuple(trace), reading.format, reading.skip_bad),
         load=load.load(),
@@ -137,6 +146,19 @@ def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, contex
     return plan
 
 
+def _fitting(plan: Plan, context_limit: int | None) -> Plan:
+    """The plan, if the target can take its calls."""
+    longest = plan.source.longest_call
+    if context_limit is not None and longest > context_limit:
+        raise PlanError(
+            "the plan holds calls that the target cannot take",
+            expected=f"at most {context_limit} tokens (prompt + answer)",
+            found=f"{longest} in the longest call",
+            hint=f"make it again with `workloom plan --max-context {context_limit}`",
+        )
+    return plan
+
+
 @Parameter(name="*", group=ENGINE)
 @dataclass(frozen=True)
 class EngineOptions:
@@ -144,15 +166,15 @@ class EngineOptions:
 
     engine: str | None = None
     "Name of a profile (see `workloom profiles`) or a .yaml file."
-    max_model_len: int | None = None
+    max_model_len: Whole = None
     "Override: longest call in tokens."
     kv_tokens: str | None = None
     "Override: KV capacity in tokens, or inf."
-    max_num_seqs: int | None = None
+    max_num_seqs: Whole = None
     "Override: most calls running at once."
-    max_batched_tokens: int | None = None
+    max_batched_tokens: Whole = None
     "Override: tokens of one step."
-    block_tokens: int | None = None
+    block_tokens: Whole = None
     "Override: tokens of a KV block."
     prefix_cache: Literal["on", "off"] = "on"
     "Reuse the KV of shared prefixes."
@@ -230,7 +252,7 @@ class ServerOptions:
         for text in self.header:
             name, colon, value = text.partition(":")
             if not colon or not name.strip():
-                raise UsageError("a header is NAME:VALUE", where="--header", found=text)
+                raise UsageError("a header is NAME:VALUE", where="--header", found="one without a name or a colon")
             pairs[name.strip()] = value.strip()
         return pairs
 

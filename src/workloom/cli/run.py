@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from workloom.cli.options import EngineOptions, LoadOptions, ServerOptions, TraceOptions, make_plan
+from workloom.cli.show import print_run
 from workloom.cli.watch import Watch
 from workloom.drive.driver import Options, Progress
 from workloom.engine.profile import Profile
-from workloom.errors import UsageError
+from workloom.errors import UsageError, WorkloomError
 from workloom.execute import Live, Simulated, execute, preflight
 from workloom.plan import Plan, write
+from workloom.store import open_run, refuse_used
 
 
 def run(
@@ -26,14 +30,14 @@ def run(
     engine: EngineOptions,
     server: ServerOptions,
 ) -> None:
-    """Plan, run, print."""
-    if timeout_s <= 0 or drain_s < 0:
-        raise UsageError("--timeout must be above 0 and --drain 0 or more", found=f"{timeout_s}, {drain_s}")
+    """Plan, run, print. Raises NothingWorked when no call succeeded."""
+    options = _options(timeout_s, drain_s)
     path = Path(out) if out is not None else _next_free(trace)
+    refuse_used(path)
     profile, live = _target(engine, server)
     limit: int | None = None
     if profile is not None:
-        limit = min(profile.max_model_len, profile.kv_tokens or profile.max_model_len)
+        limit = profile.longest_call
     elif live is not None:
         live, limit = _ask(live, server)
     plan = make_plan(trace, reading, load, limit)
@@ -42,24 +46,42 @@ def run(
         target = Simulated(profile, engine.prefix_cache == "on")
     else:
         assert live is not None
-        target = Live(**{**_as_dict(live), "salt": server.text_salt(plan)})
+        target = replace(live, salt=server.text_salt(plan))
     _announce(plan)
     progress = Progress()
-    from workloom.cli.show import print_run
+    from workloom.metrics.show import duration
     from workloom.metrics.summary import summary_json
 
-    with Watch(progress, plan):
-        done = execute(
-            plan,
-            target,
-            path,
-            options=Options(timeout_s, drain_s),
-            progress=progress,
-            argv=sys.argv,
-            summarize=summary_json,
-        )
-    print_run(done, json=json)
+    try:
+        with Watch(progress, plan):
+            done = execute(
+                plan, target, path, options=options, progress=progress, argv=sys.argv, summarize=summary_json
+            )
+    except KeyboardInterrupt:
+        print_run(open_run(path), json=json)
+        print(f"interrupted; what was recorded is kept in {path}", file=sys.stderr)
+        sys.exit(130)
+    summary = print_run(done, json=json)
+    if progress.skipped_wait_ns:
+        skipped = duration(progress.skipped_wait_ns / 1e9)
+        print(f"waits beyond --max-wait were cut: {skipped} of recorded waiting in all", file=sys.stderr)
     print(f"run kept in {path}", file=sys.stderr)
+    if summary.calls.recorded and not summary.calls.ok:
+        raise NothingWorked(
+            "no call succeeded", where=str(path), hint="the messages above, and the column `error` of calls.parquet"
+        )
+
+
+class NothingWorked(WorkloomError):
+    """A run that came to its end without one answer."""
+
+
+def _options(timeout_s: float, drain_s: float) -> Options:
+    if not timeout_s > 0:
+        raise UsageError("a time-out is above 0", where="--timeout", expected="seconds, or inf", found=timeout_s)
+    if not 0 <= drain_s < math.inf:
+        raise UsageError("a drain has an end", where="--drain", expected="seconds, 0 or more", found=drain_s)
+    return Options(None if math.isinf(timeout_s) else timeout_s, drain_s)
 
 
 def write_plan(trace: list[str], out: str, reading: TraceOptions, load: LoadOptions) -> None:
@@ -113,15 +135,12 @@ def _ask(live: Live, server: ServerOptions) -> tuple[Live, int | None]:
                 "which model to ask for is missing",
                 where="--model",
                 expected="one of: " + ", ".join(models) if models else "a model name",
+                hint=said.warning if not models else None,
             )
-        live = Live(**{**_as_dict(live), "model": models[0]})
+        live = replace(live, model=models[0])
     elif said.warning:
         print(f"warning: {said.warning}", file=sys.stderr)
     return live, said.max_model_len
-
-
-def _as_dict(live: Live) -> dict[str, Any]:
-    return {name: getattr(live, name) for name in live.__struct_fields__}
 
 
 def _announce(plan: Plan) -> None:
@@ -129,8 +148,11 @@ def _announce(plan: Plan) -> None:
     source = plan.source
     for what, count in plan.left_out().items():
         print(f"{what}: {count}", file=sys.stderr)
-    for duplicate in source.report.duplicates:
+    duplicates = source.report.duplicates
+    for duplicate in duplicates[:3]:
         print(f"note: session {duplicate.session} is equal to {duplicate.same_as} but for its id", file=sys.stderr)
+    if len(duplicates) > 3:
+        print(f"note: and {len(duplicates) - 3} more are equal to earlier ones", file=sys.stderr)
     if source.report.skipped:
         print(f"skipped as malformed: {len(source.report.skipped)}", file=sys.stderr)
     print(

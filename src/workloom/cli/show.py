@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from workloom.cli.options import TraceOptions
 from workloom.engine import profile as engines
-from workloom.store import Run
+from workloom.store import Run, open_run
+
+if TYPE_CHECKING:
+    from workloom.metrics.summary import Summary
 
 
 def show(directory: str, json: bool) -> None:
     """The numbers of a run."""
-    from workloom.store import open_run
-
     print_run(open_run(directory), json=json)
 
 
-def print_run(run: Run, *, json: bool) -> None:
+def print_run(run: Run, *, json: bool) -> Summary:
     """The numbers of a run to stdout: tables, or JSON."""
     from workloom.metrics import show as tables
     from workloom.metrics.summary import encode, summarize
@@ -29,7 +32,13 @@ def print_run(run: Run, *, json: bool) -> None:
     if json:
         print(encode(summary).decode(), end="")
     else:
-        tables.show(summary, Console(width=None if sys.stdout.isatty() else 100, highlight=False), title=run.path.name)
+        tables.show(summary, console(), title=run.path.name)
+    return summary
+
+
+def console() -> Console:
+    """Stdout; 100 columns where nobody says how wide it is."""
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
 
 
 def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:
@@ -48,8 +57,8 @@ def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:
     rows.add_column(style="bold")
     rows.add_column()
     for name, value in table(description):
-        rows.add_row(name, value)
-    Console().print(rows)
+        rows.add_row(Text(name), Text(value))
+    console().print(rows)
 
 
 def profiles(json: bool) -> None:
@@ -66,12 +75,12 @@ def profiles(json: bool) -> None:
         kv = "inf" if p.kv_tokens is None else f"{p.kv_tokens:,}"
         gpus = f"{p.gpus} x {p.gpu}"
         table.add_row(p.name, gpus, f"{worst:.1%}", f"{p.error.mean:.1%}", f"{p.max_model_len:,}", kv)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print("\nerror of fit: the largest error of a step's time over all points fitted. Sources:")
+    out = console()
+    out.print(table)
+    out.print("\nerror of fit: the largest error of a step's time over all points fitted. Sources:")
     for p in loaded:
-        console.print(f"  {p.name}: {p.source.split(';')[0]}", soft_wrap=True)
-    console.print("\nnot identified by the source, with the default used instead:")
+        out.print(f"  {p.name}: {p.source.split(';')[0]}", soft_wrap=True)
+    out.print("\nnot identified by the source, with the default used instead:")
     for what, why in sorted({item for p in loaded for item in p.not_identified.items()}):
-        console.print(f"  {what}: {why}", soft_wrap=True)
-    console.print("\nall of it: workloom profiles --json; every limit can be overridden, see workloom run --help")
+        out.print(f"  {what}: {why}", soft_wrap=True)
+    out.print("\nall of it: workloom profiles --json; every limit can be overridden, see workloom run --help")

@@ -10,19 +10,19 @@ everything that depends on it: those are rows too, `cancelled`, with the cause.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from collections.abc import Coroutine, Iterator
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from workloom.clock import Clock, Timer, to_ns
 from workloom.drive.backend import Backend, Request
-from workloom.errors import BackendError
+from workloom.errors import BackendError, WorkloomError
 from workloom.plan import Closed, Instance, Plan
 from workloom.prefix import PrefixTree
 from workloom.prompt import TRACE_TEXTS, Prompt, Prompts
-from workloom.records import CallRecord, CallStatus, SessionRecord
-from workloom.session import Call, children
+from workloom.records import CallRecord, SessionRecord
+from workloom.session import Call, children, prompt_tokens
 
 
 class Sink(Protocol):
@@ -79,6 +79,13 @@ async def drive(
     return await _Drive(plan, backend, clock, sink, options or Options(), progress or Progress()).run()
 
 
+HOPELESS_SESSIONS = 100
+
+
+class Hopeless(WorkloomError):
+    """A target that answers nothing: an endless run against it would only write failures."""
+
+
 class _Drive:
     def __init__(
         self, plan: Plan, backend: Backend, clock: Clock, sink: Sink, options: Options, progress: Progress
@@ -98,7 +105,12 @@ class _Drive:
         self.stopping = False
         self.loaded_until: int | None = None
         self.reason: Literal["sessions", "duration", "calls"] = "sessions"
-        self.stopped = asyncio.get_running_loop().create_future()
+        self.stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.feeding: dict[asyncio.Task[None], None] = {}
+        """Slots, arrivals and sessions of open loops, in the order they began."""
+        self.arrivals: asyncio.Task[None] | None = None
+        self.hopeless = 0
+        """Sessions in a row that failed without one answer."""
 
     async def run(self) -> End:
         load = self.plan.recipe.load
@@ -107,34 +119,44 @@ class _Drive:
             self.clock.call_at(self.end_ns, self._window_over)
         if isinstance(load, Closed):
             size = load.concurrency if self.plan.sessions is None else min(load.concurrency, self.plan.sessions)
-            feed = [asyncio.create_task(self._slot(instances), name=f"slot {i}") for i in range(size)]
+            for i in range(size):
+                self._spawn(self._slot(instances), f"slot {i}")
         else:
-            feed = [asyncio.create_task(self._arrivals(instances), name="arrivals")]
+            self.arrivals = self._spawn(self._arrivals(instances), "arrivals")
         try:
-            await self._until_fed(feed)
+            await self.stopped
         finally:
-            await self._stop(feed)
+            await self._stop()
         now = self.clock.now()
+        # The window is half-open: of a run without a duration, what was due at the last instant still counts.
+        end = self.end_ns if self.end_ns is not None and self.stopping else now + 1
         loaded = self.loaded_until if self.loaded_until is not None else now
-        end = now if self.end_ns is None or self.reason != "duration" else self.end_ns
         return End(end, min(loaded, end), self.progress.sessions_done, self.reason)
 
-    async def _until_fed(self, feed: list[asyncio.Task[None]]) -> None:
-        pending: set[asyncio.Future[None]] = set(feed)
-        while pending and not self.stopped.done():
-            done, _ = await asyncio.wait({*pending, self.stopped}, return_when=asyncio.FIRST_COMPLETED)
-            pending -= done
-            for task in done:
-                task.result()
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A slot, the arrivals, or a session of an open loop; when none is left the run is over."""
+        task = asyncio.create_task(work, name=name)
+        self.feeding[task] = None
+        task.add_done_callback(self._fed)
+        return task
 
-    async def _stop(self, feed: list[asyncio.Task[None]]) -> None:
+    def _fed(self, task: asyncio.Task[None]) -> None:
+        del self.feeding[task]
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            self.fail(fault)
+        elif not self.feeding:
+            self._halt()
+
+    async def _stop(self) -> None:
         """End what still goes on: waiting calls are not started any more, calls in flight are censored."""
         self.over = True
         tasks = [task for tree in self.trees.values() for task in tree.tasks]
         self._close_all()
-        for task in (*tasks, *feed):
+        tasks += self.feeding
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *feed, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for tree in list(self.trees.values()):
             tree.settle("censored")
 
@@ -142,10 +164,10 @@ class _Drive:
 
     def _window_over(self) -> None:
         """The duration is over: load goes on until the calls that were due in it have ended, or the drain has."""
-        self.reason = "duration"
-        self.loaded_until = self.loaded_until or self.end_ns
-        self.stopping = True
         assert self.end_ns is not None
+        if self.loaded_until is None:
+            self.reason, self.loaded_until = "duration", self.end_ns
+        self.stopping = True
         self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self._halt)
         self._maybe_halt()
 
@@ -174,9 +196,15 @@ class _Drive:
                 return False
             self.calls_left -= 1
             if self.calls_left == 0:
-                self.reason, self.loaded_until = "calls", self.clock.now()
-                asyncio.get_running_loop().call_soon(self._close_all)
+                if self.loaded_until is None:
+                    self.reason, self.loaded_until = "calls", self.clock.now()
+                asyncio.get_running_loop().call_soon(self._no_more_calls)
         return True
+
+    def _no_more_calls(self) -> None:
+        if self.arrivals is not None:
+            self.arrivals.cancel()
+        self._close_all()
 
     def _close_all(self) -> None:
         for tree in list(self.trees.values()):
@@ -198,22 +226,12 @@ class _Drive:
 
     async def _arrivals(self, instances: Iterator[Instance]) -> None:
         due = self.plan.due()
-        sessions: set[asyncio.Task[None]] = set()
-        try:
-            for instance in instances:
-                at = next(due)
-                await self.clock.sleep_until(at)
-                if self.over or self.calls_left == 0:
-                    break
-                task = asyncio.create_task(self._session(instance, at), name=str(instance.k))
-                sessions.add(task)
-                task.add_done_callback(sessions.discard)
-            self.loaded_until = self.loaded_until or self.clock.now()
-            if sessions:
-                await asyncio.gather(*sessions)
-        finally:
-            for task in sessions:
-                task.cancel()
+        for instance in instances:
+            at = next(due)
+            await self.clock.sleep_until(at)
+            self._spawn(self._session(instance, at), str(instance.k))
+        if self.loaded_until is None:
+            self.loaded_until = self.clock.now()
 
     async def _session(self, instance: Instance, due_ns: int) -> None:
         tree = _Tree(self, instance, due_ns)
@@ -221,14 +239,28 @@ class _Drive:
         self.progress.sessions_live += 1
         tree.start()
         await tree.ended
+        self._judge(tree)
+
+    def _judge(self, tree: _Tree) -> None:
+        """A run that would go on by its clock alone must not spin on a target that refuses everything at once."""
+        self.hopeless = 0 if tree.ok or not tree.failed else self.hopeless + 1
+        if self.hopeless >= HOPELESS_SESSIONS and self.plan.sessions is None:
+            raise Hopeless(
+                f"the last {self.hopeless} sessions failed without one answer",
+                found=tree.fault,
+                hint="is the server well, and do the calls fit into its context?",
+            )
 
     def forget(self, prompts: Prompts) -> None:
         """A session is over and its own texts never come again: what the infinite cache knows of them can go."""
         for prompt in prompts.made.values():
-            if prompt.base is None:
-                private = next((i for i, text in enumerate(prompt.key.ids) if text < TRACE_TEXTS), None)
-                if private is not None:
-                    self.known.forget(prompt.key, private)
+            key = prompt.key
+            private = next((i for i, text in enumerate(key.ids) if text < TRACE_TEXTS), None)
+            if private is None:
+                continue
+            begins = key.ends[private - 1] if private else 0
+            if prompt.base is None or begins >= prompt.base_tokens:  # else it hangs on its base's
+                self.known.forget(key, private)
 
 
 class _Tree:
@@ -246,9 +278,12 @@ class _Tree:
         self.left = len(session.calls)
         self.ok = 0
         self.failed = False
+        self.fault: str | None = None
+        """What the first call that failed said."""
         self.censored = False
         self.closed = False
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.planned = prompt_tokens(session)
+        self.tasks: dict[asyncio.Task[None], None] = {}
         self.timers: dict[str, Timer] = {}
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -277,11 +312,11 @@ class _Tree:
         drive.due_in_window += drive.in_window(due_ns)
         name = f"{self.instance.k}/{call.id}"
         task = asyncio.create_task(self._call(call, due_ns, name), name=name)
-        self.tasks.add(task)
+        self.tasks[task] = None
         task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
+        del self.tasks[task]
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
             self.drive.fail(fault)
@@ -303,8 +338,8 @@ class _Tree:
             status="ok",
             due_ns=due_ns,
             ordinal=self.ordinals[call.id],
-            planned_prompt_tokens=prompt.tokens,
-            planned_output_tokens=call.output_tokens,
+            planned_prompt_tokens=self.planned[call.id],
+            planned_output_tokens=call.answer_tokens,
             sent_prompt_tokens=prompt.tokens,
             ideal_cached_tokens=drive.known.add(prompt.key),
         )
@@ -315,20 +350,22 @@ class _Tree:
             agent=call.agent,
             model=call.model,
             prompt=prompt,
-            output_tokens=max(1, call.output_tokens),
+            output_tokens=call.output_tokens,
             stop_after=call.stop_after,
         )
         progress = drive.progress
         progress.calls_live += 1
         progress.calls_live_max = max(progress.calls_live_max, progress.calls_live)
-        record.sent_ns = clock.now()
+        started_ns = clock.now()
         deadline = _Deadline(clock, drive.timeout_ns)
         try:
             outcome = await drive.backend.call(request, record.chunks.append)
         except BackendError as fault:
             record.status, record.error_kind, record.error = "error", fault.kind, str(fault)
+            record.sent_ns = fault.sent_ns
         except asyncio.CancelledError:
             record.status = "timeout" if deadline.passed else "censored"
+            record.sent_ns = started_ns
             if not deadline.passed:
                 self.censored = True
         else:
@@ -369,7 +406,9 @@ class _Tree:
             self._release(call, record.done_ns)
         else:
             progress.calls_failed += record.status != "censored"
-            self.failed |= record.status != "censored"
+            if record.status != "censored":
+                self.failed = True
+                self.fault = self.fault or record.error or record.status
             self._cancel_dependants(call, record)
 
     def _release(self, call: Call, done_ns: int) -> None:
@@ -400,17 +439,17 @@ class _Tree:
 
     def _never_sent(self, call: Call, cause: str, record: CallRecord) -> CallRecord:
         assert record.done_ns is not None
-        status: CallStatus = "cancelled"
         return CallRecord(
             instance=self.instance.k,
             session=self.instance.session.id,
             call=call.id,
             agent=call.agent,
             model=call.model,
-            status=status,
+            status="cancelled",
             due_ns=record.done_ns,
             ordinal=self.ordinals[call.id],
-            planned_output_tokens=call.output_tokens,
+            planned_prompt_tokens=self.planned[call.id],
+            planned_output_tokens=call.answer_tokens,
             error_kind=record.error_kind or record.status,
             cause=cause,
         )

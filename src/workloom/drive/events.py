@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+"""Tokens, as a server counts them. More than this is no count, and sums of it would not fit a record."""
 
 
 class Function(Struct, gc=False):
@@ -35,14 +38,14 @@ class Choice(Struct, gc=False):
 
 
 class PromptDetails(Struct, gc=False):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class Usage(Struct, gc=False):
     """The server's own count of tokens."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: PromptDetails | None = None
 
 

@@ -25,6 +25,8 @@ from workloom.records import ChunkRun, Outcome
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 _OWN = ("model", "messages", "prompt", "max_tokens", "min_tokens", "stream")
 """Body fields that the workload decides."""
+_LONGEST_LISTING = 1 << 24
+"""Bytes of an answer to the preflight."""
 
 
 class Preflight(Struct):
@@ -107,6 +109,9 @@ class HttpBackend:
             connection.abort()
             if done.done() and not done.cancelled():
                 done.exception()  # both at once: nobody is left to hear of it
+            raise
+        except BackendError as error:
+            error.sent_ns = sent_ns - origin
             raise
         usage = answer.usage
         outcome = Outcome(done_ns - origin, sent_ns - origin, answer=answer.text(), finish=answer.finish)
@@ -198,15 +203,22 @@ class _Whole:
     def __init__(self, done: asyncio.Future[bytes]) -> None:
         self.status = 0
         self.done = done
-        self._parts: list[bytes] = []
+        self._body = bytearray()
 
     def feed(self, body: bytes, at_ns: int) -> bool:
-        self._parts.append(body)
+        self._body += body
+        if len(self._body) > _LONGEST_LISTING:
+            raise BackendError(
+                "protocol",
+                f"the list of models has no end in {_LONGEST_LISTING:,} bytes",
+                status=self.status,
+                hint="is the URL right? It often ends in /v1",
+            )
         return False
 
     def end(self, at_ns: int) -> None:
         if not self.done.done():
-            self.done.set_result(b"".join(self._parts))
+            self.done.set_result(bytes(self._body))
 
     def lost(self, error: Exception) -> None:
         if not self.done.done():
@@ -235,8 +247,14 @@ def _body_start(model: str, chat: bool, exact: bool, extra: dict[str, Any]) -> b
 def _header_lines(endpoint: Endpoint, api_key: str | None, headers: Mapping[str, str]) -> bytes:
     """Header lines that every request carries."""
     lines = {"Host": endpoint.authority, "Accept": "text/event-stream, application/json", "User-Agent": "workloom"}
-    if api_key:
-        lines["Authorization"] = f"Bearer {api_key}"
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(
+            "the API key cannot be sent: it holds control characters or is not ASCII",
+            hint="look at the environment variable that holds it",
+        )
+    if key:
+        lines["Authorization"] = f"Bearer {key}"
     named = {name.lower(): name for name in lines}
     for name, value in headers.items():
         lines.pop(named.get(name.lower(), name), None)

@@ -12,6 +12,7 @@ connection gets a new one, so waiting is never counted as the server's.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
@@ -41,6 +42,10 @@ class Sink(Protocol):
         ...
 
 
+_LONGEST_HEAD = 1 << 16
+"""Bytes that may come before the end of the headers."""
+
+
 class Stale(Exception):
     """A reused connection turned out to be closed before any byte of the answer: the exchange may be tried again."""
 
@@ -56,18 +61,27 @@ class Endpoint(Struct, frozen=True):
     @classmethod
     def parse(cls, url: str, verify: bool = True) -> Endpoint:
         """The endpoint of a URL like ``http://127.0.0.1:8000/v1``; a UsageError for anything else."""
+        where, form = _shown_url(url), "http(s)://host[:port]/path"
         try:
             parts = urlsplit(url)
+            if "@" in parts.netloc:
+                raise UsageError(
+                    "the URL holds a user name or a password",
+                    where=where,
+                    expected=form,
+                    hint="send them in a header: --header 'Authorization: Basic ...'",
+                )
             port = parts.port
             (parts.hostname or "").encode("idna")
         except (ValueError, UnicodeError) as error:
-            raise UsageError("the URL cannot be read", where=url, found=error) from None
+            found = None if "@" in url else error  # it may quote a password
+            raise UsageError("the URL cannot be read", where=where, expected=form, found=found) from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError("the URL is not one of a server", where=where, expected=form, hint="add http://")
+        if not url.isascii() or not url.isprintable() or any(c in "?# " for c in url):
             raise UsageError(
-                "the URL is not one of a server", where=url, expected="http(s)://host[:port]/path", hint="add http://"
+                "the URL has parts that a base URL cannot have", where=where, expected="ASCII without ?, # or spaces"
             )
-        if parts.query or parts.fragment or not url.isascii() or any(c.isspace() for c in url):
-            raise UsageError("the URL has parts that a base URL cannot have", where=url, expected="no ?, # or spaces")
         tls = None
         if parts.scheme == "https":
             tls = ssl.create_default_context()
@@ -82,6 +96,18 @@ class Endpoint(Struct, frozen=True):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
+def _shown_url(url: str) -> str:
+    """A URL for a message, without what may be a secret: its query, and whatever stands before an @."""
+    scheme = re.match(r"[A-Za-z][\w+.-]*://|", url)
+    start = scheme[0] if scheme else ""
+    rest = url[len(start) :]
+    base = re.split("[?#]", rest, maxsplit=1)[0]
+    at = rest.rfind("@")
+    if at < 0:
+        return start + base
+    return f"{start}***@{base[at + 1 :]}" if at < len(base) else f"{start}***"
+
+
 class Connection(asyncio.Protocol):
     """One connection. `raw` is the counter that stamps reads and the moment of sending."""
 
@@ -93,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # httptools calls it with every piece of a body
         self._parser = httptools.HttpResponseParser(self)
-        self._head: list[bytes] = []
+        self._head = bytearray()
         """The reads up to the end of the headers."""
         self._complete = False
         self._last = 0
@@ -139,13 +165,15 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if not sink.status:
-            self._head.append(data)
+            self._head += data
         broken = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._keep = False
             broken = BackendError("protocol", f"the server does not speak HTTP: {_shown(data)}", hint=_NOT_HTTP)
+        if not sink.status and broken is None and len(self._head) > _LONGEST_HEAD:
+            broken = BackendError("protocol", f"the headers have no end in {_LONGEST_HEAD:,} bytes", hint=_NOT_HTTP)
         try:
             self._pass_on(sink, at_ns, broken)
         except Exception as error:
@@ -219,7 +247,7 @@ class Connection(asyncio.Protocol):
 
     def _delimited(self) -> bool:
         """True when the headers said where the body ends, so that the end of the connection is not it."""
-        head = b"".join(self._head).split(b"\r\n\r\n", 1)[0].lower()
+        head = self._head.split(b"\r\n\r\n", 1)[0].lower()
         return b"\ncontent-length:" in head or (b"\ntransfer-encoding:" in head and b"chunked" in head)
 
 

@@ -10,7 +10,7 @@ BIN_NS = 10_000
 
 
 class LoopLag:
-    """A heartbeat. Lag includes the millisecond resolution of uvloop's timers."""
+    """A heartbeat. Timers are good to tens of microseconds (clock._RealTimer): more lag than that is a busy loop."""
 
     def __init__(self, clock: RealClock) -> None:
         self._clock = clock

@@ -19,6 +19,8 @@ from workloom.records import ChunkRun
 _NEVER = 1 << 62
 _LONGEST = 1 << 23
 """Bytes without an end of an event that are taken for nonsense."""
+_LONGEST_WHOLE = 1 << 26
+"""Bytes of an answer that is no stream; more is not kept."""
 _NOT_OPENAI = "is this an OpenAI-compatible endpoint?"
 
 
@@ -60,7 +62,7 @@ class Answer:
         """The beginning of an event whose end has not come."""
         self._streams = False
         """True once the body is known to be events."""
-        self._whole: list[bytes] = []
+        self._whole = bytearray()
         """The body of an answer that is no stream."""
         self._closed = False
         """True once ``[DONE]`` came."""
@@ -94,9 +96,9 @@ class Answer:
 
     def end(self, at_ns: int) -> None:
         if self.status != 200:
-            raise _refused(self.status, b"".join(self._whole))
+            raise _refused(self.status, bytes(self._whole))
         if self._whole:
-            self._take_whole(b"".join(self._whole), at_ns)
+            self._take_whole(bytes(self._whole), at_ns)
         elif not self._streams:
             raise BackendError("protocol", "the server sent an empty answer", status=200, hint=_NOT_OPENAI)
         elif self._carry.strip() and self.feed(b"\n\n", at_ns):  # the last event lacked its empty line
@@ -121,7 +123,14 @@ class Answer:
     def _begin(self, body: bytes) -> bool:
         """True when the body is a stream of events, which its first byte tells better than its content type."""
         if self._whole or self.status != 200 or body.lstrip()[:1] in (b"{", b"[", b"<"):
-            self._whole.append(body)
+            self._whole += body
+            if len(self._whole) > _LONGEST_WHOLE:
+                raise BackendError(
+                    "protocol",
+                    f"the answer is no stream of events and longer than {_LONGEST_WHOLE:,} bytes",
+                    status=self.status,
+                    hint=_NOT_OPENAI,
+                )
             return False
         self._streams = bool(body.strip()) or self._streams
         return True

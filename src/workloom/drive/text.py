@@ -1,7 +1,8 @@
 """Text of an exact length without a tokenizer: N words are N tokens.
 
 The words are common ones, each one token with its leading space in the vocabularies in use (scripts/make_words.py).
-A text is named by its number (:class:`workloom.prompt.Piece`), and says the same wherever that number is used:
+A text is named by its number (:class:`workloom.prompt.Piece`) and says the same wherever a run uses that number; in
+another run, with another salt, it is another text:
 
     word   0    1 2 3 4   5 ... 11             12   13 .. 16   17 ... 23            24
            code code ...  the W of the W ...   code code ...   a W with some W ...  code
@@ -18,7 +19,7 @@ from functools import cache
 from hashlib import blake2b, shake_256
 from pathlib import Path
 
-from workloom.prompt import ORDINAL_BITS, TRACE_TEXTS
+from workloom.prompt import ORDINAL_BITS
 
 WORDS_FILE = Path(__file__).parent.parent / "data" / "words.txt"
 CODE = 5
@@ -87,30 +88,31 @@ def _places() -> tuple[int, ...]:
     return tuple(sorted(range(size), key=lambda i: stream[8 * i : 8 * i + 8]))
 
 
-@cache
 def _base(salt: int) -> int:
     """Where in the pool the first word of text 0 is."""
     return int.from_bytes(blake2b(b"%d" % salt, digest_size=8, person=b"workloom.base").digest(), "little")
 
 
 class Texts:
-    """The texts of one run. `salt` makes them unlike those of every other run, but for trace-scope texts."""
+    """The texts of one run. `salt` makes them unlike those of every other run: no server still has their KV.
+
+    That holds for trace-scope texts too, which all sessions of the run share.
+    """
 
     def __init__(self, salt: int) -> None:
         self.salt = salt & _MASK
         self._words = pool()
         self._places = _places()
         _rows()  # made now, not within the first call
-        self._bases = (_base(self.salt), _base(0))
+        self._base = _base(self.salt)
 
     def code(self, number: int) -> tuple[bytes, int]:
         """The code of a text, as CODE words joined by spaces, and the row its filler begins with."""
-        common = number >= TRACE_TEXTS
         words, size = self._words, len(self._words)
-        key = b"%d %d" % (0 if common else self.salt, number)
+        key = b"%d %d" % (self.salt, number)
         drawn = int.from_bytes(blake2b(key, digest_size=16, person=b"workloom.code").digest(), "little")
         place = self._places[(number & _ORDINAL) % size]
-        code = [words[(self._bases[common] + (number >> ORDINAL_BITS) * _STRIDE + place) % size]]
+        code = [words[(self._base + (number >> ORDINAL_BITS) * _STRIDE + place) % size]]
         for _ in range(CODE - 1):
             drawn, index = divmod(drawn, size)
             code.append(words[index])

@@ -105,14 +105,17 @@ class Engine:
     A step that begins at the very instant of the last `advance` is formed once `next_ns` is asked: what came in at that
     instant still counts.
 
+    `log_steps`: how many leaps are remembered before those that nobody can ask for are dropped.
     `leap` False takes every step on its own: the same schedule, slowly (tests compare the two).
     """
 
-    def __init__(self, profile: Profile, *, prefix_cache: bool = True, leap: bool = True) -> None:
+    def __init__(
+        self, profile: Profile, *, prefix_cache: bool = True, leap: bool = True, log_steps: int = 8192
+    ) -> None:
         self.profile = profile
+        self.log_steps = log_steps
         size = profile.block_tokens
-        blocks = None if profile.kv_tokens is None else profile.kv_tokens // size
-        self.queue = FreeQueue(blocks)
+        self.queue = FreeQueue(profile.kv_blocks)
         self.cache = PrefixCache(self.queue, size, enabled=prefix_cache)
         self.scheduler = Scheduler(Limits(profile.max_num_seqs, profile.max_batched_tokens, size), self.cache)
         self._cost = Cost(profile.step)
@@ -157,11 +160,11 @@ class Engine:
                 expected=f"at most {profile.max_model_len} tokens (prompt + answer)",
                 found=f"{prompt_tokens} + {output_tokens} = {total}",
             )
-        if -(-(total - 1) // profile.block_tokens) > self.queue.blocks:
+        if total > profile.longest_call:
             raise Refused(
                 "the call is larger than the whole KV cache",
                 where=f"call {call}",
-                expected=f"at most {self.queue.blocks * profile.block_tokens} tokens",
+                expected=f"at most {profile.longest_call} tokens",
                 found=total,
             )
 
@@ -181,8 +184,7 @@ class Engine:
                 self._cut(at)
             return
         if sequence.state == "front end":
-            self._arriving = deque(entry for entry in self._arriving if entry[1] is not sequence)
-            sequence.state = "cancelled"
+            sequence.state = "cancelled"  # its place in the front end stays taken
         else:
             self.scheduler.drop(sequence)
             self._cut(at)
@@ -283,6 +285,8 @@ class Engine:
         """When the next step begins, if no step is under way."""
         if self.scheduler.running or self.scheduler.waiting:
             return self._now
+        while self._arriving and self._arriving[0][1].state == "cancelled":
+            self._arriving.popleft()
         return max(self._arriving[0][0], self._now) if self._arriving else None
 
     def _schedule(self, start: int) -> _Leap:
@@ -290,8 +294,9 @@ class Engine:
         idle = not (scheduler.running or scheduler.waiting)
         while self._arriving and (self._arriving[0][0] < start or (idle and self._arriving[0][0] == start)):
             sequence = self._arriving.popleft()[1]
-            sequence.state = "waiting"
-            scheduler.waiting.append(sequence)
+            if sequence.state != "cancelled":
+                sequence.state = "waiting"
+                scheduler.waiting.append(sequence)
         batch = scheduler.schedule()
         for sequence, _ in batch.prefills:
             if sequence.admitted_ps is None:
@@ -340,7 +345,7 @@ class Engine:
                 scheduler.drop(sequence)
                 self._finish(sequence, "cancelled", self._now)
         self._leap = None
-        if len(self._log) > 8192:
+        if len(self._log) > self.log_steps:
             self._forget()
 
     def _finish(self, sequence: Sequence, status: Literal["done", "cancelled"], at_ps: int) -> None:
@@ -424,6 +429,7 @@ def check(engine: Engine) -> None:
     while nodes:
         node = nodes.pop()
         nodes.extend(node.branches.values())
+        assert node.copies or node.branches or node.pins, "a node that holds nothing is gone"
         for run in node.copies:
             assert run.refs == refs.get(id(run), 0), "references are counted right"
             assert (run.before is not None) == (run.refs == 0), "free runs are queued, held ones are not"

@@ -14,40 +14,49 @@ graph size.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from workloom.errors import ProfileError, nearest
 
+Count = Annotated[int, Meta(ge=0)]
+Limit = Annotated[int, Meta(ge=1)]
 FOLDER = Path(__file__).parent / "profiles"
 
 
 class StepCost(Struct, frozen=True, forbid_unknown_fields=True):
     """Coefficients of the step-time form, integer picoseconds."""
 
-    weights_ps: int
-    prefill_base_ps: int
-    prefill_token_ps: int
-    sequence_ps: int
-    pair_ps: int
-    context_token_ps: int
-    experts_ps: int = 0
-    experts: int = 0
-    experts_per_token: int = 0
-    launch_ps: int = 0
+    weights_ps: Count
+    prefill_base_ps: Count
+    prefill_token_ps: Count
+    sequence_ps: Count
+    pair_ps: Count
+    context_token_ps: Count
+    experts_ps: Count = 0
+    experts: Count = 0
+    experts_per_token: Count = 0
+    launch_ps: Count = 0
     """CPU launch floor F of a step with prefill."""
-    admit_ps: int = 0
+    admit_ps: Count = 0
     """H, added to the floor for every call newly admitted in the step."""
-    graph_sizes: tuple[int, ...] = ()
-    """Batch sizes decode-only steps are padded to; above the largest there is no padding."""
+    graph_sizes: tuple[Limit, ...] = ()
+    """Batch sizes decode-only steps are padded to, rising; above the largest there is no padding."""
+
+    def __post_init__(self) -> None:
+        if list(self.graph_sizes) != sorted(set(self.graph_sizes)):
+            raise ValueError("graph_sizes must rise")
+        if self.experts_ps and not 1 <= self.experts_per_token <= self.experts:
+            raise ValueError("a step that reads experts needs 1 <= experts_per_token <= experts")
 
 
 class FrontEnd(Struct, frozen=True, forbid_unknown_fields=True):
     """A serial first-come-first-served stage before the engine: templating and tokenising."""
 
-    call_ps: int = 0
-    prompt_token_ps: int = 0
+    call_ps: Count = 0
+    prompt_token_ps: Count = 0
 
 
 class FitError(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,13 +84,24 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     """What the source cannot tell, by field, and where the value used instead comes from."""
     step: StepCost
     front_end: FrontEnd
-    max_model_len: int
-    max_num_seqs: int
-    max_batched_tokens: int
+    max_model_len: Limit
+    max_num_seqs: Limit
+    max_batched_tokens: Limit
     """Chunk budget: tokens of one step, decodes included."""
-    block_tokens: int
-    kv_tokens: int | None
+    block_tokens: Limit
+    kv_tokens: Limit | None
     """KV capacity in tokens; None is infinite."""
+
+    @property
+    def kv_blocks(self) -> int | None:
+        """KV capacity in whole blocks; None is infinite."""
+        return None if self.kv_tokens is None else self.kv_tokens // self.block_tokens
+
+    @property
+    def longest_call(self) -> int:
+        """Most tokens, prompt + answer, of a call it can serve; the last token of an answer needs no KV."""
+        blocks = self.kv_blocks
+        return self.max_model_len if blocks is None else min(self.max_model_len, blocks * self.block_tokens + 1)
 
 
 def names() -> list[str]:

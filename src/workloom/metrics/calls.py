@@ -2,11 +2,13 @@
 
 Latency stands side by side from when the call was *sent* (what the server did) and from when it was *due* (what the
 user felt, the tool's own lag included). A call that failed (error, time-out) has infinite latency, or a failing server
-would look fast. A cancelled call was never sent and a censored one was cut off by the end of the run: neither has a
-latency, both are counted.
+would look fast. A cancelled call was never sent and a censored one was cut off by the end of the run: neither has an
+end, both are counted. The first token of a call that timed out or was censored came when it came: its TTFT is known.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 from msgspec import Struct
@@ -18,12 +20,12 @@ from workloom.metrics.stats import Floats
 
 def ttft_s(calls: Calls) -> Floats:
     """TTFT: from sent to the first chunk with content, reasoning or a tool call; an answer without any has none."""
-    return _latency(calls, calls.sent_ns, calls.first_ns)
+    return _to_first_s(calls, calls.sent_ns)
 
 
 def ttft_from_due_s(calls: Calls) -> Floats:
     """TTFT counted from when the call was due."""
-    return _latency(calls, calls.due_ns, calls.first_ns)
+    return _to_first_s(calls, calls.due_ns)
 
 
 def e2e_s(calls: Calls) -> Floats:
@@ -55,6 +57,12 @@ def lag_s(calls: Calls) -> Floats:
     return (calls.sent_ns - calls.due_ns) / NS
 
 
+def _to_first_s(calls: Calls, begin_ns: Floats) -> Floats:
+    """To the first token of every call that had one, but of an errored one; infinite for the other failed ones."""
+    measured = np.where(np.isin(calls.status, (OK, TIMEOUT, CENSORED)), (calls.first_ns - begin_ns) / NS, np.nan)
+    return np.where(calls.failed & np.isnan(measured), np.inf, measured)
+
+
 def _latency(calls: Calls, begin_ns: Floats, end_ns: Floats) -> Floats:
     """End - begin of calls that went well, infinite for failed ones, nan for the others and for instants not there."""
     measured = np.where(calls.status == OK, (end_ns - begin_ns) / NS, np.nan)
@@ -75,6 +83,8 @@ class CallCounts(Struct, frozen=True):
     """Never sent: a call they depend on failed."""
     censored: int
     """Sent or due, and cut off by the end of the run."""
+    waiting: int
+    """Of the censored ones: no token had come yet."""
     empty: int
     """Of the ok ones: no content came, so they have no TTFT and no E2E."""
     ended: int
@@ -92,17 +102,35 @@ def count(calls: Calls, window: Window) -> CallCounts:
         failed=int((due & calls.failed).sum()),
         cancelled=int((due & (calls.status == CANCELLED)).sum()),
         censored=int((due & (calls.status == CENSORED)).sum()),
+        waiting=int((due & (calls.status == CENSORED) & np.isnan(calls.first_ns)).sum()),
         empty=int((due & ok & np.isnan(calls.first_ns)).sum()),
         ended=int((ok & window.holds(calls.done_ns)).sum()),
     )
 
 
-def errors(calls: Calls, window: Window) -> dict[str, int]:
+class Failures(Struct, frozen=True):
+    """The failed calls of one kind."""
+
+    calls: int
+    share_of_sent: float
+    """Of all calls due in the window but the cancelled ones."""
+    message: str
+    """The most frequent one that came with them: its first line, cut; empty where none did."""
+
+
+def errors(calls: Calls, window: Window) -> dict[str, Failures]:
     """Failed calls due in the window by kind, the most frequent first; a time-out is a kind of its own."""
-    mine = window.holds(calls.due_ns) & calls.failed
-    out: dict[str, int] = {}
-    pairs, numbers = np.unique(np.stack([calls.status[mine], calls.error_kind[mine]]), axis=1, return_counts=True)
-    for (status, kind), n in zip(pairs.T, numbers, strict=True):
-        name = calls.error_kinds[kind] or ("timeout" if status == TIMEOUT else "unknown")
-        out[name] = out.get(name, 0) + int(n)
-    return dict(sorted(out.items(), key=lambda item: (-item[1], item[0])))
+    due = window.holds(calls.due_ns)
+    sent = int((due & (calls.status != CANCELLED)).sum())
+    groups: dict[str, list[int]] = {}
+    for row in np.flatnonzero(due & calls.failed).tolist():
+        unnamed = "timeout" if calls.status[row] == TIMEOUT else "unknown"
+        groups.setdefault(calls.error_kinds[calls.error_kind[row]] or unnamed, []).append(calls.message[row])
+    told = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {kind: Failures(len(found), len(found) / sent, _most_frequent(calls, found)) for kind, found in told}
+
+
+def _most_frequent(calls: Calls, found: list[int]) -> str:
+    numbers = Counter(calls.messages[message] for message in found)
+    del numbers[""]
+    return max(numbers, key=numbers.__getitem__, default="")

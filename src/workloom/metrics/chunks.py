@@ -44,7 +44,7 @@ def _expanded(chunks: Chunks, runs: Ints) -> Floats:
 
 def delivered_tokens(chunks: Chunks, window: Window) -> Floats:
     """Output tokens of each call whose chunks came in the window; a run that reaches over an edge counts in part."""
-    inside = _reached(chunks, window.end_ns) - _reached(chunks, window.start_ns - 1)
+    inside = _reached(chunks, window.end_ns - 1) - _reached(chunks, window.start_ns - 1)
     return per_call(chunks.call, inside * chunks.tokens_each, chunks.calls)
 
 

@@ -32,9 +32,12 @@ OK, ERROR, TIMEOUT, CANCELLED, CENSORED = (
     STATUSES.index(name) for name in ("ok", "error", "timeout", "cancelled", "censored")
 )
 
+LINE = 160
+"""Letters kept of an error's message."""
+
 
 class Window(Struct, frozen=True):
-    """What is measured: from one instant of the run to another, nanoseconds, both in it."""
+    """What is measured: from one instant of the run up to, and without, another; nanoseconds."""
 
     start_ns: int
     end_ns: int
@@ -45,7 +48,7 @@ class Window(Struct, frozen=True):
 
     def holds(self, instants: Floats) -> Bools:
         """Which of the instants lie in the window (nan never does)."""
-        inside: Bools = (instants >= self.start_ns) & (instants <= self.end_ns)
+        inside: Bools = (instants >= self.start_ns) & (instants < self.end_ns)
         return inside
 
 
@@ -68,12 +71,12 @@ class Calls:
     output_tokens: Floats
     status: Ints
     """Index into STATUSES."""
-    model: Ints
-    """Index into `models`."""
     error_kind: Ints
     """Index into `error_kinds`; the kind of a call without an error is the empty word."""
-    models: list[str]
+    message: Ints
+    """Index into `messages`: what the call's error says, cut to one line."""
     error_kinds: list[str]
+    messages: list[str]
 
     def __len__(self) -> int:
         return len(self.due_ns)
@@ -90,8 +93,8 @@ class Calls:
         return int(max((float(np.nanmax(a)) for a in instants if np.isfinite(a).any()), default=0.0))
 
 
-WORDS = ["status", "model", "error_kind"]
-NUMBERS = [field.name for field in fields(Calls) if field.name not in (*WORDS, "models", "error_kinds")]
+WORDS = ["status", "error_kind", "error"]
+NUMBERS = [field.name for field in fields(Calls) if field.type == "Floats"]
 SCALARS = [*NUMBERS, *WORDS]
 """The columns of calls.parquet that :class:`Calls` needs."""
 
@@ -106,14 +109,14 @@ def calls_of(batches: Iterable[pa.RecordBatch]) -> Calls:
             parts.append(floats(batch.column(name)))
         for name, known, found in zip(WORDS, words, codes, strict=True):
             found.append(_codes(batch.column(name), known))
-    status, model, error_kind = (np.concatenate(found) for found in codes)
+    status, error_kind, message = (np.concatenate(found) for found in codes)
     return Calls(
         **{name: np.concatenate(parts) for name, parts in numbers.items()},
         status=status,
-        model=model,
         error_kind=error_kind,
-        models=list(words[1]),
-        error_kinds=list(words[2]),
+        message=message,
+        error_kinds=list(words[1]),
+        messages=list(words[2]),
     )
 
 
@@ -127,8 +130,15 @@ def floats(column: pa.Array) -> Floats:
 
 def _codes(column: pa.Array, known: dict[str, int]) -> Ints:
     encoded = column.fill_null("").dictionary_encode()
-    numbers = [known.setdefault(word, len(known)) for word in encoded.dictionary.to_pylist()]
+    numbers = [known.setdefault(_line(word), len(known)) for word in encoded.dictionary.to_pylist()]
     return np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()] if numbers else np.empty(0, dtype=np.int64)
+
+
+def _line(text: str) -> str:
+    """The first line that says something, cut, without what a terminal would obey."""
+    line = next((line for line in text.splitlines() if line.strip()), "").strip()
+    line = "".join(letter if letter.isprintable() else " " for letter in line)
+    return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from msgspec import Struct
 
-from workloom.metrics.frame import Bools, Calls, Window
+from workloom.metrics.frame import Calls, Window
 from workloom.records import ServerSample
 
 QUERIES = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_queries")
@@ -27,9 +27,9 @@ class HitRate(Struct, frozen=True):
     ideal_calls: int = 0
 
 
-def hit_rate(calls: Calls, mine: Bools) -> HitRate:
-    """The hit rate of some calls."""
-    sent = mine & np.isfinite(calls.sent_ns)
+def hit_rate(calls: Calls, window: Window) -> HitRate:
+    """The hit rate of the calls due in the window."""
+    sent = window.holds(calls.due_ns) & np.isfinite(calls.sent_ns)
     reported = sent & np.isfinite(calls.cached_tokens) & np.isfinite(calls.prompt_tokens)
     planned = sent & np.isfinite(calls.ideal_cached_tokens)
     return HitRate(
@@ -39,13 +39,6 @@ def hit_rate(calls: Calls, mine: Bools) -> HitRate:
         ideal=_share(calls.ideal_cached_tokens[planned].sum(), calls.sent_prompt_tokens[planned].sum()),
         ideal_calls=int(planned.sum()),
     )
-
-
-def hit_rates(calls: Calls, window: Window) -> tuple[HitRate, dict[str, HitRate]]:
-    """The hit rate of all calls due in the window, and of each served model (prefixes are never shared between two)."""
-    due = window.holds(calls.due_ns)
-    by_model = {name: hit_rate(calls, due & (calls.model == i)) for i, name in enumerate(calls.models)}
-    return hit_rate(calls, due), dict(sorted(by_model.items()))
 
 
 def engine_hit_rate(samples: Iterable[ServerSample], window: Window) -> float | None:

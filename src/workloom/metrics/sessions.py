@@ -75,7 +75,7 @@ class SessionCounts(Struct, frozen=True):
     unfinished: int
     """Calls were recorded but no end: the run was killed, or is going."""
     ended: int
-    """Ended in the window, whenever they were due; not those cut off."""
+    """Ended well in the window, whenever they were due."""
 
 
 def count(sessions: Sessions, calls: Calls, window: Window) -> SessionCounts:
@@ -89,7 +89,7 @@ def count(sessions: Sessions, calls: Calls, window: Window) -> SessionCounts:
         failed=int((due & sessions.failed).sum()),
         censored=int((due & sessions.censored).sum()),
         unfinished=open_ended,
-        ended=int((window.holds(sessions.end_ns) & ~sessions.censored).sum()),
+        ended=int((sessions.ok & window.holds(sessions.end_ns)).sum()),
     )
 
 

@@ -27,6 +27,8 @@ LEGEND = (
     "Makespan: a whole session, first call due to last call done. Dispatch lag: sent - due, the tool's own. "
     "Failed calls count as ∞."
 )
+_WIDEST = 12
+"""Letters of the last column of the latency table: with them it is 80 wide."""
 
 
 def show(summary: Summary, console: Console | None = None, *, title: str = "run") -> None:
@@ -41,7 +43,10 @@ def parts(summary: Summary, title: str = "run") -> list[RenderableType]:
     ran = _ran(summary, title)
     if summary.calls.recorded == 0:
         return [ran, Text("No call was recorded, so there is nothing to measure.", style="bold")]
-    out: list[RenderableType] = [ran, Text(), _latency(summary), Text(LEGEND, style="dim"), _work(summary)]
+    out: list[RenderableType] = [ran, Text(), _latency(summary)]
+    if cut_off := _cut_off(summary):
+        out.append(cut_off)
+    out += [Text(LEGEND, style="dim"), _work(summary)]
     if summary.errors:
         out.append(_errors(summary))
     out += [_tool(summary), Text(), Text(in_words(summary))]
@@ -50,46 +55,74 @@ def parts(summary: Summary, title: str = "run") -> list[RenderableType]:
 
 def in_words(summary: Summary) -> str:
     """What the agents felt, for whoever reads one thing only."""
+    calls = summary.calls
+    said = f"In words: {'; '.join(_clauses(summary))}." if calls.ok else "No call succeeded."
+    if calls.censored:
+        many = f"{calls.censored:,} of {calls.due:,} calls"
+        cut_off = "are still going" if _going(summary) else "were cut off by the end of the run"
+        said += f" {many} {cut_off}: when they would have ended is not in these figures."
+    return said
+
+
+def _clauses(summary: Summary) -> list[str]:
+    """What can be said of calls some of which succeeded; what has no figure, or an infinite one, is left out."""
+    calls, sessions, hits = summary.calls, summary.sessions, summary.hits
     ttft, tbc = summary.latency["ttft_from_due_s"], summary.latency["tbc_s"]
     makespan = summary.latency["makespan_s"]
-    said = (
-        f"In words: half of the calls began to answer within {_figure(ttft, ttft.p50)} of being due, "
-        f"1 in 20 took longer than {_figure(ttft, ttft.p95)};"
-    )
-    if tbc.n:
-        said += f" text then came at about {_speed(tbc.p50)} tokens/s a call;"
-    if makespan.n:
-        said += f" the median session took {_figure(makespan, makespan.p50)};"
-    if summary.hits.reported is not None:
-        said += f" {summary.hits.reported:.1%} of all prompt tokens were found in the prefix cache;"
-    failed = summary.latency["e2e_s"].infinite
-    return said[:-1] + (f"; {failed:,} calls failed." if failed else ".")
+    said = []
+    if _finite(ttft.p50):
+        said.append(f"half of the calls began to answer within {_figure(ttft, ttft.p50)} of being due")
+        if _finite(ttft.p95) and ttft.n >= 20:
+            said[-1] += f", 1 in 20 took longer than {_figure(ttft, ttft.p95)}"
+    if _finite(tbc.p50) and tbc.p50:
+        said.append(f"text then came at about {1 / tbc.p50:,.0f} tokens/s a call")
+    if _finite(makespan.p50):
+        took = _figure(makespan, makespan.p50)
+        if makespan.n < sessions.due:
+            said.append(f"of the {makespan.n:,} of {sessions.due:,} sessions that ended, the median took {took}")
+        else:
+            said.append(f"the median session took {took}")
+    if hits.reported is not None:
+        of = "the prompt tokens of calls that report it" if hits.unreported_calls else "all prompt tokens"
+        said.append(f"{hits.reported:.1%} of {of} were found in the prefix cache")
+    if calls.empty:
+        said.append(f"{calls.empty:,} of {calls.ok:,} answers were empty")
+    if calls.failed:
+        said.append(f"{calls.failed:,} calls failed")
+    return said or [f"{calls.ok:,} calls succeeded"]
 
 
-def _speed(gap_s: float | None) -> str:
-    return "-" if not gap_s or gap_s == float("inf") else f"{1 / gap_s:,.0f}"
+def _finite(value: float | None) -> bool:
+    return value is not None and value != float("inf")
+
+
+def _going(summary: Summary) -> bool:
+    return summary.run is not None and summary.run.status == "running"
 
 
 def _ran(summary: Summary, title: str) -> Table:
     grid = _grid()
     run, calls, sessions = summary.run, summary.calls, summary.sessions
     if run is not None:
-        grid.add_row(title, f"{run.status}, {'simulated' if run.backend == 'simulated' else 'over HTTP'}")
+        _row(grid, title, f"{run.status}, {'simulated' if run.backend == 'simulated' else 'over HTTP'}")
         if run.error:
-            grid.add_row("error", Text(run.error, style="red"))
+            _row(grid, "error", run.error, "red")
         for name, words in (("workload", run.workload), ("load", run.load)):
             if words:
-                grid.add_row(name, words)
-        grid.add_row("plan", f"{run.plan_hash[:12] or '-'}, seed {run.seed}, workloom {run.workloom}")
+                _row(grid, name, words)
+        _row(grid, "plan", f"{run.plan_hash[:12] or '-'}, seed {run.seed}, workloom {run.workloom}")
         if run.left_out:
-            grid.add_row("left out", Text(", ".join(f"{n:,} {why}" for why, n in run.left_out.items()), style="yellow"))
+            _row(grid, "left out", ", ".join(f"{n:,} {why}" for why, n in run.left_out.items()), "yellow")
+        if run.torn_bytes:
+            _row(grid, "lost", f"{run.torn_bytes:,} bytes of half-written or unusable records were dropped", "yellow")
     window = summary.window
     span = f"{duration(window.start_ns / 1e9)} to {duration(window.end_ns / 1e9)} of the run"
-    grid.add_row("measured", f"{duration(window.seconds)} ({span})")
+    _row(grid, "measured", f"{duration(window.seconds)} ({span})")
     states = _counts(calls, "ok", "failed", "cancelled", "censored", "empty")
-    grid.add_row("calls", f"{calls.due:,} due in it: {states}; {calls.ended:,} ended in it; {calls.recorded:,} in all")
+    ended = f"{calls.ended:,} ended well in it"
+    _row(grid, "calls", f"{calls.due:,} due in it: {states}; {ended}; {calls.recorded:,} in all")
     states = _counts(sessions, "ok", "failed", "censored", "unfinished")
-    grid.add_row("sessions", f"{sessions.due:,} due in it: {states}; {sessions.ended:,} ended in it")
+    _row(grid, "sessions", f"{sessions.due:,} due in it: {states}; {sessions.ended:,} ended well in it")
     return grid
 
 
@@ -107,31 +140,65 @@ def _latency(summary: Summary) -> Table:
     for key, name in ROWS.items():
         figures = summary.latency[key]
         cells = [_figure(figures, getattr(figures, level)) for level in ("mean", *LEVELS)]
-        table.add_row(name, *cells, f"{figures.n:,}" if figures.n < 100_000 else f"{figures.n / 1e6:.2f}M")
-    failed = summary.latency["e2e_s"].infinite
+        table.add_row(name, *cells, _many(figures))
+    failed, unanswered = summary.latency["e2e_s"].infinite, summary.latency["ttft_s"].infinite
     if failed:
-        table.caption = f"{failed:,} failed calls are in these figures as ∞"
+        but = f" (in TTFT {unanswered:,}: the others timed out after their first token)" if unanswered < failed else ""
+        table.caption = f"{failed:,} failed calls are in these figures as ∞{but}"
     return table
+
+
+def _many(figures: Stats) -> str:
+    """How many values there are, and how many more there would be had the run not ended; narrow enough for 80."""
+    n, censored = figures.n, figures.censored
+    whole = f"{n:,}" if n < 100_000 else f"{n / 1e6:.2f}M"
+    if not censored:
+        return whole
+    said = f"{whole} (+{censored:,})"
+    return said if len(said) <= _WIDEST else f"{_short(n)} (+{_short(censored)})"
+
+
+def _short(n: int) -> str:
+    if n < 1_000:
+        return str(n)
+    value, unit = (n / 1e3, "k") if n < 999_500 else (n / 1e6, "M")
+    return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"
+
+
+def _cut_off(summary: Summary) -> Text | None:
+    """How much of what was due had not ended, and which figures that makes look better than they are."""
+    calls, sessions = summary.calls, summary.sessions
+    unended = sessions.censored + sessions.unfinished
+    missing = [(calls.censored, calls.due, "calls"), (unended, sessions.due, "sessions")]
+    said = " and ".join(f"{n:,} of {due:,} {what} due" for n, due, what in missing if n)
+    if not said:
+        return None
+    names = ["TTFT"] * (calls.waiting > 0) + ["E2E"] * (calls.censored > 0) + ["makespan"] * (unended > 0)
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    when = "are still going" if _going(summary) else "were still going when the run ended"
+    leave = "leave them out and so are too low" if len(names) > 1 else "leaves them out and so is too low"
+    serious = any(n > 0.01 * due for n, due, _ in missing)
+    return Text(f"{said} {when}: {listed} {leave}. In column n they are (+m).", style="bold red" if serious else "")
 
 
 def _work(summary: Summary) -> Table:
     grid = _grid()
     tokens, through, both = summary.tokens, summary.throughput, summary.concurrency
-    grid.add_row("prompt tokens", f"{tokens.sent_prompt:,} sent ({tokens.prompt:,} by the server's count)")
-    grid.add_row("output tokens", f"{tokens.output:,} (planned {tokens.planned_output:,})")
-    grid.add_row("prefix hit rate", _hits(summary.hits))
+    _row(grid, "prompt tokens", f"{tokens.sent_prompt:,} sent ({tokens.prompt:,} by the server's count)")
+    _row(grid, "output tokens", f"{tokens.output:,} (planned {tokens.planned_output:,})")
+    _row(grid, "prefix hit rate", _hits(summary.hits))
     if summary.engine_hit_rate is not None:
-        grid.add_row("", f"{summary.engine_hit_rate:.2%} by the engine's counters")
+        _row(grid, "", f"{summary.engine_hit_rate:.2%} by the engine's counters")
     rates = [
         (through.output_tokens_per_s, "output tokens/s"),
         (through.prompt_tokens_per_s, "prompt tokens/s"),
         (through.calls_per_s, "calls/s"),
         (through.sessions_per_s, "sessions/s"),
     ]
-    grid.add_row("throughput", ", ".join(f"{_rate(rate)} {unit}" for rate, unit in rates))
+    _row(grid, "throughput", ", ".join(f"{_rate(rate)} {unit}" for rate, unit in rates))
     if both.calls_mean is not None and both.sessions_mean is not None:
         calls = f"{both.calls_mean:.1f} calls in flight (at most {both.calls_max:,})"
-        grid.add_row("concurrency", f"{calls}, {both.sessions_mean:.1f} sessions alive (at most {both.sessions_max:,})")
+        _row(grid, "concurrency", f"{calls}, {both.sessions_mean:.1f} sessions alive (at most {both.sessions_max:,})")
     return grid
 
 
@@ -144,11 +211,12 @@ def _hits(hits: HitRate) -> str:
 
 def _errors(summary: Summary) -> Table:
     table = _table("Errors")
-    table.add_column("kind")
-    table.add_column("calls", justify="right")
-    table.add_column("of those due", justify="right")
-    for kind, n in summary.errors.items():
-        table.add_row(kind, f"{n:,}", f"{n / summary.calls.due:.1%}")
+    for name in ("kind", "calls", "of those sent"):
+        table.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
+    table.add_column("most frequent message", overflow="fold")
+    for kind, failures in summary.errors.items():
+        message = failures.message or ("the whole answer had not come in time" if kind == "timeout" else "-")
+        table.add_row(Text(kind), f"{failures.calls:,}", f"{failures.share_of_sent:.1%}", Text(message))
     return table
 
 
@@ -157,17 +225,15 @@ def _tool(summary: Summary) -> Table:
     tool = summary.tool
     styles = {"valid": "green", "degraded": "yellow", "invalid": "bold red"}
     if tool.verdict is not None:
-        said = Text(tool.verdict, style=styles[tool.verdict])
-        grid.add_row(
-            "the tool itself", said.append(f": {'; '.join(tool.reasons)}" if tool.reasons else "", style="dim")
-        )
+        said = Text().append(tool.verdict, styles[tool.verdict])
+        grid.add_row("the tool itself", said.append(f": {'; '.join(tool.reasons)}" if tool.reasons else "", "dim"))
     elif tool.reasons:
-        grid.add_row("the tool itself", "; ".join(tool.reasons))
+        _row(grid, "the tool itself", "; ".join(tool.reasons))
     if tool.cpu_s is not None and tool.wall_s is not None:
         cost = f"{duration(tool.cpu_s)} of CPU in {duration(tool.wall_s)}"
         if tool.loop_lag_p99_s is not None:
             cost += f"; event loop at most {duration(tool.loop_lag_p99_s)} late in 99 of 100 looks"
-        grid.add_row("", cost)
+        _row(grid, "", cost)
     return grid
 
 
@@ -181,6 +247,11 @@ def _grid() -> Table:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
     return grid
+
+
+def _row(grid: Table, name: str, said: str, style: str = "") -> None:
+    """A row of words as they are: those of a trace or a server may hold brackets, which rich would read as markup."""
+    grid.add_row(Text(name), Text(said, style))
 
 
 def _figure(figures: Stats, value: float | None) -> str:

@@ -25,6 +25,9 @@ class Stats(Struct, frozen=True):
 
     n: int = 0
     infinite: int = 0
+    censored: int = 0
+    """Calls or sessions due in the window that have no value because the run ended first: the figures leave them out,
+    and they are the long ones."""
     mean: float | None = None
     p50: float | None = None
     p75: float | None = None
@@ -35,15 +38,16 @@ class Stats(Struct, frozen=True):
     """Relative error of the percentiles; 0 where they are exact."""
 
 
-def stats(values: Floats) -> Stats:
+def stats(values: Floats, censored: int = 0) -> Stats:
     """Mean and percentiles (linear between ranks, as numpy's) of the values that are there: nan is no value."""
     there = values[~np.isnan(values)]
     finite = np.sort(there[np.isfinite(there)])
     n, infinite = len(there), len(there) - len(finite)
     if n == 0:
-        return Stats()
+        return Stats(censored=censored)
     mean = float("inf") if infinite else float(np.mean(finite))
-    return Stats(n=n, infinite=infinite, mean=mean, **{p: _quantile(finite, n, q) for p, q in LEVELS.items()})
+    figures: dict[str, Any] = {name: _quantile(finite, n, level) for name, level in LEVELS.items()}
+    return Stats(n=n, infinite=infinite, censored=censored, mean=mean, **figures)
 
 
 def _quantile(finite: Floats, n: int, level: float) -> float:
@@ -62,11 +66,11 @@ class Pool:
     """Any number of finite values, 0 or more, in bounded memory: exact up to `limit` of them, then in bins.
 
     A bin is as wide as 1/1024 of its lower power of two, so percentiles are off by 0.05 % at most; the mean stays
-    exact. `exact=True` holds every value, whatever the memory.
+    exact.
     """
 
-    def __init__(self, limit: int = POOL_VALUES, exact: bool = False) -> None:
-        self._limit = None if exact else limit
+    def __init__(self, limit: int = POOL_VALUES) -> None:
+        self._limit = limit
         self._held: list[Floats] = []
         self._held_count = 0
         self._bins: NDArray[np.int64] | None = None
@@ -81,7 +85,7 @@ class Pool:
             return
         self._held.append(values)
         self._held_count += len(values)
-        if self._limit is not None and self._held_count > self._limit:
+        if self._held_count > self._limit:
             for held in self._held:
                 self._count(held)
             self._held = []

@@ -12,7 +12,7 @@ from workloom.metrics import calls as per_call
 from workloom.metrics import sessions as per_session
 from workloom.metrics.chunks import delivered_tokens, gaps_s
 from workloom.metrics.frame import SCALARS, Bools, Calls, Chunks, Window, batches, calls_of, chunks_of
-from workloom.metrics.server import HitRate, engine_hit_rate, hit_rates
+from workloom.metrics.server import HitRate, engine_hit_rate, hit_rate
 from workloom.metrics.stats import Floats, Pool, Stats, stats
 from workloom.metrics.tool import Tool, judge
 from workloom.records import CallRecord, ServerSample, SessionRecord
@@ -39,7 +39,7 @@ class Throughput(Struct, frozen=True):
     """What was delivered inside the window, whenever its calls were due, and that over the window's length.
 
     Output tokens count when their chunk came, prompt tokens when the first token came, calls and sessions when they
-    ended. None where the window has no length.
+    ended well. None where the window has no length.
     """
 
     output_tokens: float
@@ -66,15 +66,14 @@ class Summary(Struct, frozen=True, kw_only=True):
     throughput: Throughput
     concurrency: per_session.Concurrency
     hits: HitRate
-    hits_by_model: dict[str, HitRate]
     engine_hit_rate: float | None
-    errors: dict[str, int]
+    errors: dict[str, per_call.Failures]
     """Failed calls by kind, most frequent first."""
     tool: Tool
 
 
-def summarize(run: Run, window: Window | None = None, *, exact: bool = False) -> Summary:
-    """The numbers of a run on disk. `exact`: hold every gap, whatever the memory, instead of binning beyond 20 M."""
+def summarize(run: Run, window: Window | None = None) -> Summary:
+    """The numbers of a run on disk."""
     return _summary(
         calls_of(run.batches(CallRecord, SCALARS)),
         lambda: (chunks_of(batch) for batch in run.batches(CallRecord, ["chunks"])),
@@ -82,7 +81,6 @@ def summarize(run: Run, window: Window | None = None, *, exact: bool = False) ->
         run.server(),
         window,
         run.manifest,
-        exact,
     )
 
 
@@ -93,7 +91,6 @@ def summarize_records(
     *,
     window: Window | None = None,
     manifest: Manifest | None = None,
-    exact: bool = False,
 ) -> Summary:
     """The numbers of records in memory."""
     return _summary(
@@ -103,7 +100,6 @@ def summarize_records(
         samples,
         window,
         manifest,
-        exact,
     )
 
 
@@ -124,24 +120,24 @@ def _summary(
     samples: Iterable[ServerSample],
     window: Window | None,
     manifest: Manifest | None,
-    exact: bool,
 ) -> Summary:
     window = window or _window(calls, sessions, manifest)
     due = window.holds(calls.due_ns)
-    tbc, carried, delivered = _streams(chunks(), due, window, exact)
-    latency = {
-        "ttft_s": stats(per_call.ttft_s(calls)[due]),
-        "ttft_from_due_s": stats(per_call.ttft_from_due_s(calls)[due]),
-        "tbc_s": tbc,
-        "tpot_s": stats(per_call.tpot_s(calls, carried)[due]),
-        "e2e_s": stats(per_call.e2e_s(calls)[due]),
-        "e2e_from_due_s": stats(per_call.e2e_from_due_s(calls)[due]),
-        "makespan_s": stats(per_session.makespan_s(sessions)[window.holds(sessions.due_ns)]),
-        "lag_s": stats(per_call.lag_s(calls)[due]),
-    }
+    tbc, carried, delivered = _streams(chunks(), due, window)
     session_counts = per_session.count(sessions, calls, window)
     call_counts = per_call.count(calls, window)
-    hits, by_model = hit_rates(calls, window)
+    cut, waiting = call_counts.censored, call_counts.waiting
+    makespan_s = per_session.makespan_s(sessions)[window.holds(sessions.due_ns)]
+    latency = {
+        "ttft_s": stats(per_call.ttft_s(calls)[due], waiting),
+        "ttft_from_due_s": stats(per_call.ttft_from_due_s(calls)[due], waiting),
+        "tbc_s": tbc,
+        "tpot_s": stats(per_call.tpot_s(calls, carried)[due], cut),
+        "e2e_s": stats(per_call.e2e_s(calls)[due], cut),
+        "e2e_from_due_s": stats(per_call.e2e_from_due_s(calls)[due], cut),
+        "makespan_s": stats(makespan_s, session_counts.censored + session_counts.unfinished),
+        "lag_s": stats(per_call.lag_s(calls)[due]),
+    }
     return Summary(
         run=manifest,
         window=window,
@@ -151,8 +147,7 @@ def _summary(
         tokens=_tokens(calls, carried, due & np.isfinite(calls.sent_ns)),
         throughput=_throughput(calls, carried, delivered, call_counts.ended, session_counts.ended, window),
         concurrency=per_session.concurrency(calls, sessions, window),
-        hits=hits,
-        hits_by_model=by_model,
+        hits=hit_rate(calls, window),
         engine_hit_rate=engine_hit_rate(samples, window),
         errors=per_call.errors(calls, window),
         tool=judge(manifest, latency["lag_s"]),
@@ -160,17 +155,17 @@ def _summary(
 
 
 def _window(calls: Calls, sessions: per_session.Sessions, manifest: Manifest | None) -> Window:
-    """The measured window of the manifest; where it has no end, up to the last instant that was recorded."""
+    """The measured window of the manifest; where it has no end, through the last instant that was recorded."""
     start_ns = manifest.window_start_ns if manifest else 0
     if manifest is not None and manifest.window_end_ns is not None:
         return Window(start_ns, manifest.window_end_ns)
     last_ns = max(calls.end_ns, int(np.max(sessions.end_ns, initial=0.0)))
-    return Window(start_ns, max(start_ns, last_ns))
+    return Window(start_ns, max(start_ns, last_ns + 1) if last_ns else start_ns)
 
 
-def _streams(pieces: Iterator[Chunks], due: Bools, window: Window, exact: bool) -> tuple[Stats, Floats, Floats]:
+def _streams(pieces: Iterator[Chunks], due: Bools, window: Window) -> tuple[Stats, Floats, Floats]:
     """One pass over the chunks: TBC of the calls due in the window, tokens each call's chunks carried, and in it."""
-    tbc = Pool(exact=exact)
+    tbc = Pool()
     carried: list[Floats] = [np.empty(0)]
     delivered: list[Floats] = [np.empty(0)]
     row = 0

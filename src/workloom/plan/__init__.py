@@ -8,7 +8,7 @@ loop takes the next k; an open loop gives every k an instant. The same plan runs
 
 from workloom.plan.context import Context, ContextPolicy
 from workloom.plan.load import Closed, Load, Open, Replay
-from workloom.plan.plan import Instance, Limits, Plan, Recipe, TraceRef, Waits, make, read, write
+from workloom.plan.plan import Instance, Limits, Plan, Recipe, TraceRef, Waits, document, make, read, write
 
 __all__ = [
     "Closed",
@@ -23,6 +23,7 @@ __all__ = [
     "Replay",
     "TraceRef",
     "Waits",
+    "document",
     "make",
     "read",
     "write",

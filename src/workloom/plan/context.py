@@ -41,14 +41,14 @@ def fit(session: Session, context: Context) -> Fitted:
     prompts = Prompts(session, 0)
     calls: list[Call] = []
     gone: set[str] = set()
-    cut = 0
+    cuts: set[str] = set()
     for original in session.calls:
         if any(edge.call in gone for edge in original.after):
             gone.add(original.id)
             continue
-        call = original
+        call = _after_cuts(original, prompts, cuts)
         prompt = prompts.make(call)
-        prompt.answer_tokens = call.output_tokens
+        prompt.answer_tokens = call.answer_tokens
         if prompt.tokens + call.output_tokens > limit:
             if context.policy == "refuse":
                 raise PlanError(
@@ -64,14 +64,36 @@ def fit(session: Session, context: Context) -> Fitted:
             if shorter is None:
                 gone.add(call.id)
                 continue
-            call, cut = shorter, cut + 1
+            call = shorter
             prompt = prompts.make(call)
-            prompt.answer_tokens = call.output_tokens
+            prompt.answer_tokens = call.answer_tokens
+        if call is not original:
+            cuts.add(call.id)
         calls.append(call)
-    if not gone and not cut:
+    if not gone and not cuts:
         return Fitted(session)
     kept = replace(session, calls=tuple(calls)) if calls else None
-    return Fitted(kept, calls_left_out=len(gone), calls_cut=cut)
+    return Fitted(kept, calls_left_out=len(gone), calls_cut=len(cuts))
+
+
+def _after_cuts(call: Call, prompts: Prompts, cuts: set[str]) -> Call:
+    """A call that inherits so many tokens of one that was cut: as many as are left, the rest as text of its own.
+
+    (Tokens counted from the start mean other text behind the hole; what counts here is how many there are.)
+    """
+    inherit = call.inherit
+    if inherit is None or inherit.tokens is None or inherit.call not in cuts:
+        return call
+    ancestor = prompts.made[inherit.call]
+    whole = ancestor.tokens + (ancestor.answer_tokens or 0)
+    if inherit.tokens <= whole:
+        return call
+    rest = Part("injected", inherit.tokens - whole)
+    return replace(call, inherit=Inherit(inherit.call), spans=(), fresh=(rest, *_as_fresh(call), *call.fresh))
+
+
+def _as_fresh(call: Call) -> tuple[Part, ...]:
+    return tuple(Part("injected", span.tokens) for span in call.spans)
 
 
 def _cut(call: Call, prompt: Prompt, earlier: list[Call], limit: int) -> Call | None:
@@ -100,5 +122,6 @@ def _cut(call: Call, prompt: Prompt, earlier: list[Call], limit: int) -> Call | 
     ends = [scaffold, *(end for end in prompt.key.ends if scaffold < end < inherited), inherited]
     kept = next(inherited - start for start in ends if inherited - start <= room)
     fresh = (Part("injected", kept),) if kept else ()
-    spans = tuple(Part("injected", span.tokens) for span in call.spans)
-    return replace(call, inherit=Inherit(root_call.id, scaffold), spans=(), fresh=(*fresh, *spans, *call.fresh))
+    return replace(
+        call, inherit=Inherit(root_call.id, scaffold), spans=(), fresh=(*fresh, *_as_fresh(call), *call.fresh)
+    )

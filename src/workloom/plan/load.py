@@ -80,12 +80,12 @@ def check(load: Load) -> list[str]:
     if isinstance(load, Closed) and load.concurrency < 1:
         faults.append(f"concurrency must be 1 or more, not {load.concurrency}")
     if isinstance(load, Open):
-        if not 0 < load.sessions_per_s < float("inf"):
-            faults.append(f"a rate must be above 0, not {load.sessions_per_s}")
-        if not 0 < load.cv < float("inf"):
-            faults.append(f"a coefficient of variation must be above 0, not {load.cv}")
-    if isinstance(load, Replay) and not 0 < load.time_scale < float("inf"):
-        faults.append(f"a time scale must be above 0, not {load.time_scale}")
+        if not 1e-6 <= load.sessions_per_s <= 1e9:
+            faults.append(f"a rate must be from 1e-6 to a billion, not {load.sessions_per_s}")
+        if not 0.01 <= load.cv <= 100:
+            faults.append(f"a coefficient of variation must be from 0.01 to 100, not {load.cv}")
+    if isinstance(load, Replay) and not 1e-6 <= load.time_scale <= 1e9:
+        faults.append(f"a time scale must be from 1e-6 to a billion, not {load.time_scale}")
     return faults
 
 

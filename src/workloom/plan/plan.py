@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from workloom.plan.load import Closed, Load, Open, Replay
 from workloom.plan.source import Source
 from workloom.session import Session
 from workloom.traces import open_trace
+
+LARGEST = 1e9
+"""Seconds, rates and scales beyond this are no plan but a slip of the keyboard."""
 
 
 class TraceRef(Struct, frozen=True):
@@ -68,7 +71,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def hash(self) -> str:
         """Equal for two recipes that ask for the same calls, wherever the trace lies."""
-        bare = replace(self, trace=replace(self.trace, paths=()))
+        bare = replace(self, trace=TraceRef((), content_hash=self.trace.content_hash))
         return blake2b(msgspec.json.encode(bare), digest_size=8).hexdigest()
 
 
@@ -143,15 +146,17 @@ class Plan:
 
 def make(recipe: Recipe) -> Plan:
     """Open the trace of a recipe and check everything; faults are reported together. Raises PlanError, TraceError."""
+    if recipe.version != 1:
+        raise PlanError("the plan is of another version", expected=1, found=recipe.version)
     faults = loads.check(recipe.load)
     limits, waits, context = recipe.limits, recipe.waits, recipe.context
     for name, value in (("--duration", limits.duration_s), ("--sessions", limits.sessions), ("--calls", limits.calls)):
-        if value is not None and not (0 < value < math.inf):
-            faults.append(f"{name} must be above 0, not {value}")
+        if value is not None and not 0 < value <= LARGEST:
+            faults.append(f"{name} must be above 0 and at most a billion, not {value}")
     if waits.max_s is not None and not waits.max_s >= 0:
         faults.append(f"--max-wait must be 0 or more, not {waits.max_s}")
-    if not 0 < waits.time_scale < math.inf:
-        faults.append(f"--time-scale must be above 0, not {waits.time_scale}")
+    if not 1e-6 <= waits.time_scale <= LARGEST:
+        faults.append(f"--time-scale must be above 0 and at most a billion, not {waits.time_scale}")
     if context.max_tokens is not None and context.max_tokens < 2:
         faults.append(f"--max-context must be 2 or more, not {context.max_tokens}")
     if faults:
@@ -167,6 +172,14 @@ def make(recipe: Recipe) -> Plan:
             hint="make the plan again with `workloom plan`",
         )
     source.require()
+    if isinstance(recipe.load, Replay) and source.common_clock and None in source.starts_s:
+        raise PlanError(
+            "this trace cannot be replayed as recorded: a session has no start",
+            where=", ".join(trace.paths),
+            expected="start_s on every session",
+            found=f"none on session {source[source.starts_s.index(None)].id}",
+            hint="use --concurrency N or --rate R instead",
+        )
     if isinstance(recipe.load, Replay) and not source.common_clock:
         raise PlanError(
             "this trace cannot be replayed as recorded: its sessions share no clock",
@@ -184,8 +197,8 @@ def per_request(rate: float, plan: Plan) -> float:
     return rate * len(plan.source) / plan.source.calls
 
 
-def write(plan: Plan, path: Path, first: int = 10) -> None:
-    """Write the recipe and, to look at, the first instances as JSON; whole or not at all."""
+def document(plan: Plan, first: int = 10) -> bytes:
+    """The recipe and, to look at, the first instances, as JSON that :func:`read` takes."""
     due = plan.due() if not isinstance(plan.recipe.load, Closed) else None
     rows: list[dict[str, Any]] = []
     for instance in plan.instances():
@@ -197,10 +210,20 @@ def write(plan: Plan, path: Path, first: int = 10) -> None:
         rows.append(row)
     paths = tuple(os.path.abspath(p) for p in plan.recipe.trace.paths)
     recipe = replace(plan.recipe, trace=replace(plan.recipe.trace, paths=paths))
-    document = {"workloom_plan": 1, "hash": plan.hash, "recipe": msgspec.to_builtins(recipe), "first": rows}
+    whole = {"workloom_plan": 1, "hash": plan.hash, "recipe": msgspec.to_builtins(recipe), "first": rows}
+    return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Write a plan to a new file, whole or not at all. Raises PlanError."""
     scratch = path.with_name(path.name + ".part")
-    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    scratch.replace(path)
+    try:
+        scratch.write_bytes(document(plan))
+        scratch.replace(path)
+    except OSError as fault:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise PlanError("the plan cannot be written", where=str(path), found=fault.strerror) from fault
 
 
 def read(path: Path) -> Recipe | None:

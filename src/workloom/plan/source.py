@@ -9,10 +9,11 @@ import tempfile
 from hashlib import blake2b
 
 import msgspec
+from msgspec.structs import replace
 
 from workloom.errors import PlanError
 from workloom.plan.context import Context, fit
-from workloom.session import Session
+from workloom.session import Part, Session, prompt_tokens
 from workloom.traces import Reading
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -31,23 +32,27 @@ class Source:
         self.sessions_read = self.calls_read = 0
         self.sessions_out = self.calls_out = self.calls_cut = self.zero_outputs = 0
         self.calls = 0
+        self.longest_call = 0
+        """Prompt + answer of the longest call that is left, tokens."""
         digest = blake2b(digest_size=16)
         at = 0
         for session in reading:
-            packed = _pack(session)
-            digest.update(packed)
+            digest.update(_pack(session))
             self.sessions_read += 1
             self.calls_read += len(session.calls)
-            fitted = fit(session, context)
+            fitted = fit(_asked(session), context)
             self.calls_out += fitted.calls_left_out
             self.calls_cut += fitted.calls_cut
             if fitted.session is None:
                 self.sessions_out += 1
                 continue
-            if fitted.session is not session:
-                packed = _pack(fitted.session)
+            packed = _pack(fitted.session)
             self.calls += len(fitted.session.calls)
-            self.zero_outputs += sum(call.output_tokens == 0 for call in fitted.session.calls)
+            kept = {call.id for call in fitted.session.calls}
+            self.zero_outputs += sum(call.output_tokens == 0 and call.id in kept for call in session.calls)
+            prompts = prompt_tokens(fitted.session)
+            longest = max(prompts[call.id] + call.output_tokens for call in fitted.session.calls)
+            self.longest_call = max(self.longest_call, longest)
             self._file.write(packed)
             self._places.append((at, len(packed)))
             self.starts_s.append(session.start_s)
@@ -74,3 +79,17 @@ class Source:
             expected=f"calls of at most {self.context.max_tokens} tokens (prompt + answer)",
             hint="raise --max-context (with --engine: --max-model-len), or use --context-policy cut",
         )
+
+
+def _asked(session: Session) -> Session:
+    """The session as it is asked for: a recorded answer or prompt of no tokens becomes one of one."""
+    if not all(call.output_tokens for call in session.calls):
+        calls = (replace(call, output_tokens=max(1, call.output_tokens)) for call in session.calls)
+        session = replace(session, calls=tuple(calls))
+    while empty := [name for name, tokens in prompt_tokens(session).items() if tokens == 0]:
+        filled = (
+            replace(call, fresh=(*call.fresh, Part("user", 1))) if call.id == empty[0] else call
+            for call in session.calls
+        )
+        session = replace(session, calls=tuple(filled))
+    return session

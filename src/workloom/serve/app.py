@@ -30,8 +30,9 @@ _json = msgspec.json.encode
 class Server:
     """A server that listens. Use :func:`serve` to make one."""
 
-    def __init__(self, profile: Profile, model: str, prefix_cache: bool, text_bytes: int) -> None:
-        self.model = model
+    def __init__(self, profile: Profile, model: str | None, prefix_cache: bool, text_bytes: int) -> None:
+        self.model = model or profile.model
+        self.any_model = model is None
         self.clock = RealClock()
         self.texts = Texts(text_bytes)
         self.port = 0
@@ -40,7 +41,7 @@ class Server:
         self.pump = Pump(Engine(profile, prefix_cache=prefix_cache), self.clock)
         books = Books()
         self.pump.ledgers.append(books)
-        self._page = Page(self.pump, books, model)
+        self._page = Page(self.pump, books, self.model)
         self._recorder: Recorder | None = None
         self._served = 0
         self._runner = web.AppRunner(
@@ -113,7 +114,7 @@ class Server:
 
     def _submit(self, at_ns: int, ask: Ask, chat: bool) -> tuple[Call, Form]:
         """Into the engine, without a pause since the stamp. Raises BadRequest."""
-        if ask.model is not None and ask.model != self.model:
+        if ask.model is not None and ask.model != self.model and not self.any_model:
             raise BadRequest(
                 f"The model `{ask.model}` does not exist; this is {self.model}.", status=404, param="model"
             )
@@ -181,11 +182,14 @@ async def serve(
     record: Path | None = None,
     text_bytes: int = MAX_BYTES,
 ) -> Server:
-    """Serve a profile under a model name (by default its own) until the server is closed. Raises UsageError.
+    """Serve a profile until the server is closed. Raises UsageError.
 
+    Under `model` as its name; with none it lists the profile's own model and answers to every name.
     `record` is a new file for what is served; `text_bytes` bounds the memory of prompts and answers.
     """
-    server = Server(profile, model or profile.model, prefix_cache, text_bytes)
+    if not 0 <= port <= 65_535:
+        raise UsageError("a port is a number from 0 to 65535", where="--port", found=port, hint="0 takes a free one")
+    server = Server(profile, model, prefix_cache, text_bytes)
     await server.start(host, port, record)
     return server
 

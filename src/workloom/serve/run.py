@@ -26,10 +26,6 @@ def run(
     """Serve until SIGINT or SIGTERM; one line with the URL goes to stdout when it listens. Raises UsageError."""
 
     async def main(clock: RealClock) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
         server = await serve(
             profile,
             host=host,
@@ -39,9 +35,18 @@ def run(
             record=record,
             text_bytes=text_bytes,
         )
-        with quiet():
-            print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
-            await stop.wait()
-        await server.close()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ends = (signal.SIGINT, signal.SIGTERM)
+        for number in ends:
+            loop.add_signal_handler(number, stop.set)
+        try:
+            with quiet():
+                print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
+                await stop.wait()
+        finally:
+            for number in ends:
+                loop.remove_signal_handler(number)
+            await server.close()
 
     run_real(main)

@@ -55,7 +55,7 @@ class Manifest(Struct, kw_only=True):
     stalled_s: float = 0.0
     """Host seconds the run waited for the disk."""
     torn_bytes: int = 0
-    """Of a killed run: bytes of a half-written record that were dropped."""
+    """Of a recovered run: bytes dropped, of a half-written record or of records no table can hold."""
     error: str | None = None
     """Of a failed run: why."""
 

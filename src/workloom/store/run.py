@@ -73,16 +73,11 @@ class Run:
         if self._journal is None:
             yield from tables.read(_table(self.path, kind), columns)
             return
-        for records in _decoded(self._journal, kind):
-            batch = tables.to_batch(kind, records)
+        for batch in _batches(self._journal, kind, []):
             yield batch if columns is None else batch.select(columns)
 
     def _records(self, kind: type[R]) -> Iterator[R]:
-        if self._journal is not None:
-            for records in _decoded(self._journal, kind):
-                yield from records
-            return
-        for batch in tables.read(_table(self.path, kind)):
+        for batch in self.batches(kind):
             yield from tables.from_batch(kind, batch)
 
 
@@ -129,16 +124,23 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     write_whole(path / MANIFEST, data + b"\n")
 
 
-def settle(path: Path, reader: JournalReader, manifest: Manifest) -> None:
-    """Turn a journal into tables, say how the run ended, drop the journal; can be done again at any point."""
+def settle(path: Path, reader: JournalReader, manifest: Manifest, dropped: list[int] | None = None) -> Manifest:
+    """Turn a journal into tables, say how the run ended, drop the journal; can be done again at any point.
+
+    A record that no table can hold raises StoreError and leaves the journal as it is; with `dropped` (the bytes of
+    each go there) it is left out, and counted in the manifest as torn.
+    """
     for kind in TAGS:
-        tables.write(_table(path, kind), kind, _decoded(reader, kind))
+        tables.write(_table(path, kind), kind, _batches(reader, kind, dropped))
+    if dropped:
+        manifest = structs.replace(manifest, torn_bytes=manifest.torn_bytes + sum(dropped))
     write_manifest(path, manifest)
     try:
         (path / JOURNAL).unlink()
         tables.sync(path)
     except OSError as error:
         raise StoreError(f"the journal cannot be removed: {error.strerror}", where=str(path), hint=_ROOM) from error
+    return manifest
 
 
 def hold(lock: int) -> None:
@@ -160,13 +162,12 @@ def _recover(path: Path, lock: int) -> Run:
         if not (path / JOURNAL).exists():  # another command was faster
             return Run(path, _manifest(path))
         manifest, reader = _manifest(path), JournalReader(path / JOURNAL)
-        if manifest.status == "running":
-            manifest = structs.replace(manifest, status="killed", torn_bytes=reader.torn_bytes)
+        status = "killed" if manifest.status == "running" else manifest.status
+        manifest = structs.replace(manifest, status=status, torn_bytes=reader.torn_bytes)
         try:
-            settle(path, reader, manifest)
+            return Run(path, settle(path, reader, manifest, []))
         except StoreError:  # a disk that is full or not ours: nothing is lost, and it can be read
             return Run(path, manifest, reader)
-        return Run(path, manifest)
     finally:
         unlock(path, lock)
 
@@ -185,19 +186,41 @@ def _claim(path: Path) -> int | None:
     return lock
 
 
-def _decoded(reader: JournalReader, kind: type[R]) -> Iterator[list[R]]:
-    """The records of one kind in row order, in batches of bounded size."""
-    decode = msgspec.msgpack.Decoder(kind).decode
-    records: list[R] = []
+def _batches(reader: JournalReader, kind: type[Struct], dropped: list[int] | None) -> Iterator[pa.RecordBatch]:
+    """The records of one kind in row order, in batches of bounded size. `dropped` as in `settle`."""
+    bodies: list[bytes] = []
     size = 0
     for body in reader.bodies(TAGS[kind]):
-        records.append(decode(body))
+        bodies.append(body)
         size += len(body)
-        if len(records) >= tables.ROWS or size >= tables.BYTES:
-            yield records
-            records, size = [], 0
-    if records:
-        yield records
+        if len(bodies) >= tables.ROWS or size >= tables.BYTES:
+            yield _batch(kind, bodies, dropped)
+            bodies, size = [], 0
+    if bodies:
+        yield _batch(kind, bodies, dropped)
+
+
+def _batch(kind: type[R], bodies: list[bytes], dropped: list[int] | None) -> pa.RecordBatch:
+    decode = msgspec.msgpack.Decoder(kind).decode
+    try:
+        return tables.to_batch(kind, [decode(body) for body in bodies])
+    except (StoreError, msgspec.MsgspecError) as error:
+        if dropped is None:
+            raise error if isinstance(error, StoreError) else _unfit(kind, error) from error
+    fit: list[R] = []
+    for body in bodies:
+        try:
+            record = decode(body)
+            tables.to_batch(kind, [record])
+            fit.append(record)
+        except (StoreError, msgspec.MsgspecError):
+            dropped.append(len(body))
+    return tables.to_batch(kind, fit)
+
+
+def _unfit(kind: type[Struct], error: msgspec.MsgspecError) -> StoreError:
+    what = f"a record is not what its table holds: {error}"
+    return StoreError(what, where=f"table {tables.NAMES[kind]}", hint=tables.UNFIT)
 
 
 def _table(path: Path, kind: type[Struct]) -> Path:
@@ -208,11 +231,16 @@ def _manifest(path: Path) -> Manifest:
     try:
         return msgspec.json.decode(_read(path / MANIFEST), type=Manifest)
     except msgspec.MsgspecError as error:
-        raise StoreError(f"the manifest of the run is damaged: {error}", where=str(path / MANIFEST)) from error
+        raise StoreError(
+            f"the manifest of the run is damaged: {error}",
+            where=str(path / MANIFEST),
+            hint="put it back from a copy; the tables beside it can still be queried",
+        ) from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreError(f"a file of the run cannot be read: {error.strerror}", where=str(path)) from error
+        what = f"a file of the run cannot be read: {error.strerror}"
+        raise StoreError(what, where=str(path), hint=tables.LOST) from error

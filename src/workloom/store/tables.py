@@ -28,6 +28,10 @@ ROWS = 16_384
 BYTES = 4 << 20
 """Bytes of encoded records in a batch, at most (one record more)."""
 
+UNFIT = "`workloom show` opens the run without that record, and says so"
+LOST = "put it back from a copy, or run again: the command is `argv` in manifest.json"
+"""What to do about a record that no table can hold, and about a file of a run that is gone or damaged."""
+
 NAMES: dict[type[Struct], str] = {CallRecord: "calls", SessionRecord: "sessions", ServerSample: "server"}
 """The tables of a run."""
 
@@ -62,17 +66,26 @@ def _type(hint: Any) -> pa.DataType:
 
 
 def to_batch(kind: type[R], records: list[R]) -> pa.RecordBatch:
-    """Records as columns."""
+    """Records as columns; raises StoreError when a value does not fit into its column."""
     import pyarrow as pa
 
     shape = schema(kind)
-    columns = [
-        _chunk_column([getattr(record, "chunks") for record in records], field.type)  # noqa: B009
-        if field.name == "chunks"
-        else pa.array([getattr(record, field.name) for record in records], type=field.type)
-        for field in shape
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=shape)
+    return pa.RecordBatch.from_arrays([_column(kind, records, field) for field in shape], schema=shape)
+
+
+def _column(kind: type[R], records: list[R], field: pa.Field) -> pa.Array:
+    import pyarrow as pa
+
+    values = [getattr(record, field.name) for record in records]
+    try:
+        return _chunk_column(values, field.type) if field.name == "chunks" else pa.array(values, type=field.type)
+    except (OverflowError, TypeError, ValueError, pa.ArrowException) as error:
+        raise StoreError(
+            f"a record does not fit into its table: {error}",
+            where=f"table {NAMES[kind]}, column {field.name}",
+            expected=str(field.type),
+            hint=UNFIT,
+        ) from error
 
 
 def _chunk_column(lists: list[list[ChunkRun]], kind: pa.DataType) -> pa.Array:
@@ -106,7 +119,7 @@ def _chunk_lists(column: pa.ListArray) -> Iterator[list[ChunkRun]]:
         yield [next(runs) for _ in range(count)]
 
 
-def write(path: Path, kind: type[R], batches: Iterable[list[R]]) -> int:
+def write(path: Path, kind: type[Struct], batches: Iterable[pa.RecordBatch]) -> int:
     """Write a table whole or not at all; returns its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,11 +130,14 @@ def write(path: Path, kind: type[R], batches: Iterable[list[R]]) -> int:
     try:
         strings = [field.name for field in shape if field.type == pa.string()]
         with pq.ParquetWriter(part, shape, compression="zstd", use_dictionary=strings) as writer:
-            for records in batches:
-                writer.write_batch(to_batch(kind, records))
-                rows += len(records)
+            for batch in batches:
+                writer.write_batch(batch)
+                rows += batch.num_rows
         sync(part)
         os.replace(part, path)
+    except StoreError:
+        part.unlink(missing_ok=True)
+        raise
     except (OSError, pa.ArrowException) as error:
         part.unlink(missing_ok=True)
         raise StoreError(
@@ -142,7 +158,7 @@ def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatc
             for group in range(file.num_row_groups):
                 yield from file.read_row_group(group, columns=wanted).combine_chunks().to_batches()
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"a table of the run cannot be read: {error}", where=str(path)) from error
+        raise StoreError(f"a table of the run cannot be read: {error}", where=str(path), hint=LOST) from error
 
 
 def sync(path: Path) -> None:

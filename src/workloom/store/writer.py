@@ -49,7 +49,7 @@ class RunWriter:
     def create(cls, path: Path | str, manifest: Manifest, plan_json: bytes) -> RunWriter:
         """Make the directory with manifest and plan; one that holds anything is refused, a failure leaves nothing."""
         path = Path(path)
-        _refuse_used(path)
+        refuse_used(path)
         manifest = started(manifest)
         try:
             with ExitStack() as undo:
@@ -148,10 +148,14 @@ class RunWriter:
             self.close()
             return
         with suppress(StoreError):  # the exception that ended the run says more
-            self.close("failed" if issubclass(kind, Exception) else "interrupted", error=f"{kind.__name__}: {error}")
+            if issubclass(kind, Exception):
+                self.close("failed", error=f"{kind.__name__}: {error}")
+            else:
+                self.close("interrupted")
 
 
-def _refuse_used(path: Path) -> None:
+def refuse_used(path: Path) -> None:
+    """Raise StoreError when a new run may not go there: a file, or a directory that holds anything."""
     if not path.exists():
         return
     hint = "choose another directory with -o, or remove this one"
