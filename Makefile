@@ -22,7 +22,7 @@ test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) scripts/check_imports.py
-	$(PY) -m pytest -n 2 -m 'not long'
+	timeout 1200 $(PY) -m pytest -n 2 -m 'not long'
 
 test-long: $(READY)
 	$(PY) -m pytest
