@@ -8,18 +8,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
-from msgspec.structs import replace
 
-from workloom import seeds
-from workloom.engine import profile as profiles
-from workloom.engine.profile import Profile
 from workloom.errors import PlanError, UsageError
-from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, Replay, TraceRef, Waits, make, read
-from workloom.plan.load import parse_arrival
-from workloom.plan.plan import per_request
+
+if TYPE_CHECKING:  # --help loads neither plans nor engines
+    from workloom.engine.profile import Profile
+    from workloom.plan import Load, Plan
 
 WORKLOAD = Group("Workload", sort_key=1)
 LOAD = Group("Load", sort_key=2)
@@ -83,6 +80,9 @@ class LoadOptions:
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
 
     def load(self) -> Load:
+        from workloom.plan import Closed, Open, Replay
+        from workloom.plan.load import parse_arrival
+
         chosen = [
             name
             for name, on in (
@@ -106,6 +106,8 @@ class LoadOptions:
         return Closed(8 if self.concurrency is None else self.concurrency)
 
     def root_seed(self) -> int:
+        from workloom import seeds
+
         if self.seed == "random":
             return seeds.fresh_seed()
         try:
@@ -118,6 +120,11 @@ class LoadOptions:
 
 def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, context_limit: int | None) -> Plan:
     """The plan that a command line asks for: a new one, or the one in a plan file."""
+    from msgspec.structs import replace
+
+    from workloom.plan import Context, Limits, Open, Plan, Recipe, TraceRef, Waits, make, read
+    from workloom.plan.plan import per_request
+
     if len(trace) == 1 and Path(trace[0]).is_file():
         recipe = read(Path(trace[0]))
         if recipe is not None:
@@ -184,6 +191,10 @@ class EngineOptions:
 
     def profile(self) -> Profile:
         """The profile with its overrides."""
+        from msgspec.structs import replace
+
+        from workloom.engine import profile as profiles
+
         if self.engine is None:
             raise UsageError("an engine is needed", where="--engine", hint="`workloom profiles` lists them")
         profile = profiles.load(self.engine)
@@ -271,6 +282,8 @@ class ServerOptions:
         return pairs
 
     def text_salt(self, plan: Plan) -> int:
+        from workloom import seeds
+
         if self.salt == "random":
             return seeds.fresh_seed()
         if self.salt == "plan":
