@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 from hypothesis import strategies as st
 from reference_engine import ReferenceEngine
 
-from workloom.engine.engine import Engine, check
+from workloom.engine.check import check
+from workloom.engine.engine import Engine
 from workloom.engine.profile import FitError, FrontEnd, Profile, StepCost
 from workloom.prefix import Key
 

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from workloom.clock import host, run_real
-from workloom.engine.engine import Finished, check
+from workloom.engine.check import check
+from workloom.engine.engine import Finished
 from workloom.engine.profile import load
 from workloom.errors import UsageError
 from workloom.serve import Server, serve

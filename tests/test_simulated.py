@@ -17,7 +17,8 @@ from workloom.clock import VirtualClock, run_virtual
 from workloom.drive.backend import Request
 from workloom.drive.driver import End, Options, drive
 from workloom.drive.simulated import SimulatedBackend
-from workloom.engine.engine import Engine, Finished, Steps, check
+from workloom.engine.check import check
+from workloom.engine.engine import Engine, Finished, Steps
 from workloom.engine.profile import FrontEnd, Profile
 from workloom.plan import Closed, Limits, Load, Open, Plan, Recipe, TraceRef, Waits, make
 from workloom.prefix import Key, PrefixTree
