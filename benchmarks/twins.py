@@ -23,7 +23,7 @@ from workloom.drive.backend import Backend, Request
 from workloom.drive.driver import drive
 from workloom.drive.http import HttpBackend
 from workloom.drive.simulated import SimulatedBackend
-from workloom.engine.engine import PS, Engine
+from workloom.engine.engine import PS, Engine, _Leap
 from workloom.engine.profile import Profile
 from workloom.plan import Limits, Load, Plan, Recipe, TraceRef, make
 from workloom.quiet import quiet
@@ -135,7 +135,7 @@ class Watched(Engine):
         self.longest: list[tuple[int, int, int]] = []
         """(start, end, longest step) of every leap, nanoseconds."""
 
-    def _settle(self, leap) -> None:  # type: ignore[no-untyped-def]
+    def _settle(self, leap: _Leap) -> None:
         step = leap.first_ps + (leap.steps - 1) * leap.slope_ps
         self.longest.append((leap.start_ps // PS, leap.end(leap.steps) // PS, step // PS))
         super()._settle(leap)

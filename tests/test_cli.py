@@ -59,6 +59,7 @@ def test_a_run_prints_its_numbers_and_show_prints_them_again(
     assert workloom(monkeypatch, "show", out, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["calls"]["ok"] == shown["calls"]["due"] > 20
+    assert 0 <= shown["run"]["loaded_until_ns"] < shown["run"]["window_end_ns"]
     assert sorted(os.listdir(out)) == [
         "calls.parquet",
         "manifest.json",
@@ -280,6 +281,18 @@ def test_a_run_in_which_nothing_worked_says_why_and_fails(
     streams = capsys.readouterr()
     assert "no call succeeded" in streams.err
     assert "`n`" in streams.out or " n " in streams.out, "the server's own words"
+
+
+def test_a_run_that_ends_early_says_where_its_rows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    out = str(tmp_path / "run")
+    argv = ["run", small_trace(tmp_path), "--url", server, "--max-context", "900", "--body", "n=2", "--duration", "60"]
+    assert workloom(monkeypatch, *argv, "-o", out) == 1
+    said = capsys.readouterr().err
+    assert "sessions failed without one answer" in said
+    assert f"workloom show {out}" in said
+    assert open_run(out).manifest.status == "failed"
 
 
 def test_a_run_s_own_plan_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,13 @@ def execute(
             end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress))
         else:
             end, lag = clock.run_real(lambda time: _live(plan, target, time, writer, options, progress))
-        return writer.close("finished", summarize=summarize, window_end_ns=end.window_end_ns, loop_lag_p99_s=lag)
+        return writer.close(
+            "finished",
+            summarize=summarize,
+            window_end_ns=end.window_end_ns,
+            loaded_until_ns=end.loaded_until_ns,
+            loop_lag_p99_s=lag,
+        )
 
 
 async def _simulate(

@@ -61,6 +61,10 @@ def run(
         print_run(open_run(path), json=json)
         print(f"interrupted; what was recorded is kept in {path}", file=sys.stderr)
         sys.exit(130)
+    except WorkloomError:
+        if (path / "manifest.json").exists():
+            print(f"the run ended early; what was recorded is kept: workloom show {path}", file=sys.stderr)
+        raise
     summary = print_run(done, json=json)
     if progress.skipped_wait_ns:
         skipped = duration(progress.skipped_wait_ns / 1e9)

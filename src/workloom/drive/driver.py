@@ -50,7 +50,6 @@ class Progress(Struct):
     calls_live: int = 0
     calls_done: int = 0
     calls_failed: int = 0
-    calls_live_max: int = 0
     output_tokens: int = 0
     skipped_wait_ns: int = 0
     """Recorded waiting that the cap on waits left out."""

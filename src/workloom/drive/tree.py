@@ -109,7 +109,6 @@ class Tree:
         )
         progress = drive.progress
         progress.calls_live += 1
-        progress.calls_live_max = max(progress.calls_live_max, progress.calls_live)
         started_ns = clock.now()
         deadline = _Deadline(clock, drive.timeout_ns)
         try:
@@ -162,7 +161,7 @@ class Tree:
             progress.calls_failed += record.status != "censored"
             if record.status != "censored":
                 self.failed = True
-                self.fault = self.fault or record.error or record.status
+                self.fault = self.fault or (record.error or record.status).partition("\n")[0]
             self._cancel_dependants(call, record)
 
     def _release(self, call: Call, done_ns: int) -> None:

@@ -50,6 +50,8 @@ class Manifest(Struct, kw_only=True):
     """Host seconds from the creation of the run directory to the end of the run, tables not included."""
     cpu_s: float | None = None
     """CPU seconds this process used in that time."""
+    loaded_until_ns: int | None = None
+    """Until when the load was as asked: then a free slot found nothing left, or the duration was over."""
     loop_lag_p99_s: float | None = None
     """Of a live run: how late the event loop came to its timers, 99th percentile, seconds."""
     stalled_s: float = 0.0

@@ -100,6 +100,7 @@ class RunWriter:
         *,
         summarize: Callable[[Run], bytes] | None = None,
         window_end_ns: int | None = None,
+        loaded_until_ns: int | None = None,
         loop_lag_p99_s: float | None = None,
         error: str | None = None,
     ) -> Run:
@@ -117,6 +118,7 @@ class RunWriter:
             ended=host.stamp(),
             wall_s=wall_s,
             cpu_s=cpu_s,
+            loaded_until_ns=loaded_until_ns,
             loop_lag_p99_s=loop_lag_p99_s,
             stalled_s=self._journal.stalled_s,
             window_end_ns=self.manifest.window_end_ns if window_end_ns is None else window_end_ns,
