@@ -403,7 +403,8 @@ def test_skip_bad_counts_and_goes_on(tmp_path: Path) -> None:
     reading = open_trace(str(tmp_path), skip_bad=True)
     assert [session.id for session in reading] == ["trace_1", "other"]
     said = sorted(skipped.where.rsplit("/", 1)[-1] for skipped in reading.report.skipped)
-    assert said == ["a.json, requests", "c.json, requests[0].in", "e.json, block_size", "f.json"]
+    assert said == ["a.json, requests", "c.json, requests[0].in", "e.json, block_size"]
+    assert reading.report.ignored == [str(tmp_path / "f.json")], "an empty file of a folder is no trace"
     assert "at least 4" in str(reading.report.skipped)
 
 

@@ -9,7 +9,7 @@ Everything is frozen; token counts are tokens, times are seconds, instants are s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -35,13 +35,17 @@ class Span(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
 
 
 class Part(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A piece of fresh text. `seconds`: how long the tool that made it ran; `from_call`: whose result it carries."""
+    """A piece of fresh text. `seconds`: how long the tool that made it ran; `from_call`: whose result it carries.
+
+    `text`: what it says, only where an import was told to keep texts.
+    """
 
     kind: PartKind
     tokens: int
     name: str | None = None
     seconds: float | None = None
     from_call: str | None = None
+    text: str | None = None
 
 
 class Edge(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -63,7 +67,11 @@ class Inherit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
 
 
 class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the trace says happened: instants in seconds from the start of the session."""
+    """What the trace says happened: instants in seconds from the start of the session.
+
+    `estimated`: the fields of the call that the trace does not tell and its reader worked out from texts.
+    `answer`: the text of the answer, only where an import was told to keep texts.
+    """
 
     start_s: float | None = None
     first_s: float | None = None
@@ -71,6 +79,8 @@ class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     cached_tokens: int | None = None
     status: Status = "ok"
     streaming: bool | None = None
+    estimated: tuple[str, ...] = ()
+    answer: str | None = None
 
 
 class Call(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -163,70 +173,85 @@ def ready(call: Call, done_s: Mapping[str, float]) -> float | None:
 
 def validate(session: Session) -> None:
     """Raise a TraceError for the first thing about the session that cannot be true."""
-    fault = next(_faults(session), None)
-    if fault is not None:
-        raise fault
-
-
-def _faults(session: Session) -> Iterator[TraceError]:
-    seen: dict[str, int] = {}
-    above: dict[str, int] = {}  # the ancestors of a call as a bit set over indices
-
-    def fault(call: Call, what: str, field: str, expected: object, found: object) -> TraceError:
-        return TraceError(what, where=f"session {session.id}, call {call.id}, {field}", expected=expected, found=found)
-
     if not session.calls:
-        yield TraceError("a session has no calls", where=f"session {session.id}", expected="at least one call", found=0)
-    prompts: dict[str, int] = {}
-    outputs: dict[str, int] = {}
-    for index, call in enumerate(session.calls):
-        if call.id in seen:
-            yield fault(call, "two calls have one id", "id", "ids unique in the session", call.id)
-        mine = 0
+        raise TraceError("a session has no calls", where=f"session {session.id}", expected="at least one call", found=0)
+    wholes: dict[str, int] = {}  # prompt + output of the calls before this one
+    ancestry: _Ancestry | None = None
+    for call in session.calls:
+        if call.id in wholes:
+            raise _fault(session, call, "two calls have one id", "id", "ids unique in the session", call.id)
+        direct = False
         for edge in call.after:
-            if edge.call not in seen:
-                yield fault(call, "an edge points at no earlier call", "after", "the id of an earlier call", edge.call)
-                continue
+            if edge.call not in wholes:
+                what = "an edge points at no earlier call"
+                raise _fault(session, call, what, "after", "the id of an earlier call", edge.call)
             if not 0 <= edge.wait_s <= LONGEST_WAIT_S:
-                yield fault(call, "a wait is not a duration", "after.wait_s", "seconds, 0 to a billion", edge.wait_s)
-            mine |= above[edge.call] | 1 << seen[edge.call]
-        counts = [
-            ("output_tokens", call.output_tokens),
-            ("reasoning_tokens", call.reasoning_tokens),
-            *((f"spans[{span.name}].tokens", span.tokens) for span in call.spans),
-            *((f"fresh[{i}].tokens", part.tokens) for i, part in enumerate(call.fresh)),
-        ]
-        for field, count in counts:
-            if count < 0:
-                yield fault(call, "a token count is negative", field, "0 or more", count)
-        if call.reasoning_tokens > call.output_tokens:
-            yield fault(
-                call,
-                "more reasoning than output",
-                "reasoning_tokens",
-                f"at most {call.output_tokens}",
-                call.reasoning_tokens,
-            )
-        if call.stop_after is not None and call.stop_after < 1:
-            yield fault(call, "stop_after is not a token count", "stop_after", "1 or more", call.stop_after)
-        inherited = 0
+                expected = "seconds, 0 to a billion"
+                raise _fault(session, call, "a wait is not a duration", "after.wait_s", expected, edge.wait_s)
+            direct = direct or (call.inherit is not None and edge.call == call.inherit.call)
+        tokens = _counted(session, call, wholes)
         if call.inherit is not None:
-            ancestor, tokens = call.inherit.call, call.inherit.tokens
-            if ancestor not in seen or not mine >> seen[ancestor] & 1:
-                yield fault(
-                    call, "it inherits from a call that is no ancestor", "inherit.call", "an ancestor", ancestor
-                )
-            whole = prompts.get(ancestor, 0) + outputs.get(ancestor, 0)
-            if tokens is not None and not 0 <= tokens <= whole:
-                yield fault(call, "it inherits more than there is", "inherit.tokens", f"0 to {whole}", tokens)
-            inherited = whole if tokens is None else tokens
-        for i, part in enumerate(call.fresh):
-            if part.from_call is not None and part.from_call not in seen:
-                field = f"fresh[{i}].from_call"
-                yield fault(
-                    call, "a part comes from no earlier call", field, "the id of an earlier call", part.from_call
-                )
-        prompts[call.id] = inherited + call.span_tokens + call.fresh_tokens
-        outputs[call.id] = call.output_tokens
-        seen[call.id] = index
-        above[call.id] = mine
+            if not direct:
+                ancestry = ancestry or _Ancestry(session)
+                if not ancestry.holds(call.inherit.call, call.id):
+                    what, found = "it inherits from a call that is no ancestor", call.inherit.call
+                    raise _fault(session, call, what, "inherit.call", "an ancestor", found)
+            whole, part = wholes[call.inherit.call], call.inherit.tokens
+            if part is not None and not 0 <= part <= whole:
+                raise _fault(session, call, "it inherits more than there is", "inherit.tokens", f"0 to {whole}", part)
+            tokens += whole if part is None else part
+        wholes[call.id] = tokens + call.output_tokens
+
+
+def _counted(session: Session, call: Call, earlier: Mapping[str, int]) -> int:
+    """Tokens of spans and fresh parts, all counts of the call checked."""
+    output, reasoning = call.output_tokens, call.reasoning_tokens
+    if output < 0:
+        raise _negative(session, call, "output_tokens", output)
+    if not 0 <= reasoning <= output:
+        if reasoning < 0:
+            raise _negative(session, call, "reasoning_tokens", reasoning)
+        what = "more reasoning than output"
+        raise _fault(session, call, what, "reasoning_tokens", f"at most {output}", reasoning)
+    if call.stop_after is not None and call.stop_after < 1:
+        raise _fault(session, call, "stop_after is not a token count", "stop_after", "1 or more", call.stop_after)
+    tokens = 0
+    for span in call.spans:
+        if span.tokens < 0:
+            raise _negative(session, call, f"spans[{span.name}].tokens", span.tokens)
+        tokens += span.tokens
+    for index, part in enumerate(call.fresh):
+        if part.tokens < 0:
+            raise _negative(session, call, f"fresh[{index}].tokens", part.tokens)
+        if part.from_call is not None and part.from_call not in earlier:
+            what, field = "a part comes from no earlier call", f"fresh[{index}].from_call"
+            raise _fault(session, call, what, field, "the id of an earlier call", part.from_call)
+        tokens += part.tokens
+    return tokens
+
+
+class _Ancestry:
+    """Who is above whom, as bit sets over indices: one pass, made only where a call inherits from further up."""
+
+    def __init__(self, session: Session) -> None:
+        self._index: dict[str, int] = {}
+        self._above: dict[str, int] = {}
+        for index, call in enumerate(session.calls):
+            mine = 0
+            for edge in call.after:
+                if edge.call in self._index:
+                    mine |= self._above[edge.call] | 1 << self._index[edge.call]
+            self._index.setdefault(call.id, index)
+            self._above.setdefault(call.id, mine)
+
+    def holds(self, ancestor: str, call: str) -> bool:
+        index = self._index.get(ancestor)
+        return index is not None and bool(self._above[call] >> index & 1)
+
+
+def _negative(session: Session, call: Call, field: str, found: int) -> TraceError:
+    return _fault(session, call, "a token count is negative", field, "0 or more", found)
+
+
+def _fault(session: Session, call: Call, what: str, field: str, expected: object, found: object) -> TraceError:
+    return TraceError(what, where=f"session {session.id}, call {call.id}, {field}", expected=expected, found=found)

@@ -9,26 +9,32 @@ from pathlib import Path
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header
 from workloom.traces import native, weka
-from workloom.traces.reading import Duplicate, Reader, Reading, Report, Skipped, expand, unreadable
+from workloom.traces.lines import BOM, head
+from workloom.traces.reading import Duplicate, Intake, Reader, Reading, Report, Skipped, Source, expand
 
 HEAD_BYTES = 1 << 16
 """How much of a file is looked at to tell its format."""
 
 READERS: dict[str, Reader] = {
-    "native": Reader(native.sniff, native.header, native.read),
+    "native": Reader(native.sniff, native.header, native.read, validates=True),
     "weka": Reader(weka.sniff, weka.header, weka.read),
 }
 
-__all__ = ["READERS", "Duplicate", "Reader", "Reading", "Report", "Skipped", "open_trace"]
+__all__ = ["READERS", "Duplicate", "Intake", "Reader", "Reading", "Report", "Skipped", "open_trace", "sniff"]
 
 
 def open_trace(
-    paths: Sequence[str | PathLike[str]] | str, *, format: str | None = None, skip_bad: bool = False
+    paths: Sequence[str | PathLike[str]] | str,
+    *,
+    format: str | None = None,
+    skip_bad: bool = False,
+    text: bool = False,
 ) -> Reading:
-    """Open files, folders and globs of one format; the format is told from their content unless it is given.
+    """Open files, folders and globs; each file's format is told from its content unless it is given.
 
     Sessions are read only when the result is iterated. With `skip_bad` a file, line or session that is not what its
-    format promises is counted in the report and left out; without, it is a TraceError.
+    format promises is counted in the report and left out; without, it is a TraceError. Files below a folder that no
+    reader knows are no traces, and are listed in the report. `text`: keep what parts and answers say.
     """
     if format is not None and format not in READERS:
         close = nearest(format, list(READERS))
@@ -40,43 +46,48 @@ def open_trace(
             hint=f"did you mean {close}?" if close else None,
         )
     skipped: list[TraceError] = []
-    good: list[Path] = []
-    first: tuple[Path, str] | None = None
-    header: Header | None = None
-    for path in expand(paths):
+    ignored: list[Path] = []
+    files: dict[str, list[Path]] = {}
+    headers: dict[str, Header] = {}
+    for path, walked in expand(paths).items():
         try:
-            name = format or _sniff(path)
-            if first is not None and name != first[1]:
-                raise TraceError("two formats in one trace", where=str(path), expected=first[1], found=name)
-            if header is None or name == "native":
-                header = _merge(header, READERS[name].header(path))
+            name = format or sniff(path)
+            if name is None:
+                if walked:
+                    ignored.append(path)
+                    continue
+                raise _unknown(path)
+            header = READERS[name].header(path)
         except TraceError as error:
             if not skip_bad:
                 raise
             skipped.append(error)
             continue
-        first = first or (path, name)
-        good.append(path)
-    if first is None or header is None:
-        raise skipped[0]
-    return Reading(first[1], READERS[first[1]], good, header, skip_bad=skip_bad, skipped=skipped)
+        headers[name] = _merge(headers.get(name), header) if name == "native" else headers.get(name, header)
+        files.setdefault(name, []).append(path)
+    if not files:
+        raise skipped[0] if skipped else _unknown(ignored[0])
+    whole: Header | None = None
+    for header in headers.values():
+        whole = _merge(whole, header)
+    assert whole is not None
+    sources = [Source(name, READERS[name], headers[name], tuple(found)) for name, found in files.items()]
+    return Reading(sources, whole, skip_bad=skip_bad, skipped=skipped, ignored=ignored, text=text)
 
 
-def _sniff(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    for name, reader in READERS.items():
-        if reader.sniff(head):
-            return name
-    what = "no reader knows this file" if head.strip() else "the file is empty"
-    raise TraceError(
-        what,
+def sniff(path: Path) -> str | None:
+    """The name of the first format that a file's content looks like; None if there is none. Raises TraceError."""
+    beginning = head(path, HEAD_BYTES).removeprefix(BOM)
+    return next((name for name, reader in READERS.items() if reader.sniff(beginning)), None)
+
+
+def _unknown(path: Path) -> TraceError:
+    beginning = head(path, 60)
+    return TraceError(
+        "no reader knows this file" if beginning.strip() else "the file is empty",
         where=str(path),
         expected=f"one of the formats {', '.join(READERS)}",
-        found=f"{head[:60]!r}" if head else "no bytes",
+        found=f"{beginning!r}" if beginning else "no bytes",
         hint="name the format with --format if it is one of these",
     )
 

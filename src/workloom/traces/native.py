@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -22,12 +22,10 @@ import msgspec
 from workloom.errors import TraceError
 from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, Span, validate
 from workloom.traces.faults import DECODER_ERRORS, misfit, short
-from workloom.traces.reading import OnBad, Report, unreadable
+from workloom.traces.lines import Damaged, lines, numbered
+from workloom.traces.reading import Intake
 
 VERSION = 1
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-CHUNK_BYTES = 1 << 10
-"""Compressed bytes taken at once; small, because they may hold a thousand times as much."""
 _HINT_HEADER = 'the first line of a native trace is {"format":"workloom","version":1}'
 
 _FIELDS = sorted({n for noun in (Session, Call, Edge, Inherit, Part, Recorded, Span) for n in noun.__struct_fields__})
@@ -40,9 +38,7 @@ _header_decoder = msgspec.json.Decoder(Header)
 
 
 def sniff(head: bytes) -> bool:
-    """Whether a file that begins like this is a native trace."""
-    if head.startswith(ZSTD_MAGIC):
-        return True
+    """Whether content that begins like this is a native trace."""
     first = head.lstrip().split(b"\n", 1)[0]
     return re.search(rb'"format"\s*:\s*"workloom"', first) is not None
 
@@ -50,12 +46,10 @@ def sniff(head: bytes) -> bool:
 def header(path: Path) -> Header:
     """The header line, or a TraceError."""
     try:
-        with contextlib.closing(_lines(path)) as lines:
-            line = next(lines, None)
-    except _Damaged as damage:
+        with contextlib.closing(lines(path)) as every:
+            line = next(every, None)
+    except Damaged as damage:
         raise damage.error from None
-    except _Truncated:
-        line = None
     if line is None:
         raise TraceError("the file is empty", where=str(path), expected="a header line", hint=_HINT_HEADER)
     where = f"{path}, line 1"
@@ -81,31 +75,18 @@ def header(path: Path) -> Header:
         ) from None
 
 
-def read(path: Path, header: Header, report: Report, on_bad: OnBad) -> Iterator[Session]:
-    """The sessions of a file; a bad line is one TraceError to `on_bad`, which raises it or skips the line."""
-    number = 0
-    try:
-        for number, line in enumerate(_lines(path), start=1):
-            if number == 1 or not line.strip():
+def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
+    """The sessions of files; a bad line is one TraceError to `on_bad`. Memory: a session at a time."""
+    for path in paths:
+        for number, line in numbered(path, intake):
+            if number == 1:
                 continue
             try:
                 session = _session(path, number, line)
             except TraceError as error:
-                on_bad(error)
+                intake.on_bad(error)
             else:
                 yield session
-    except _Damaged as damage:
-        on_bad(damage.error)
-    except _Truncated as error:
-        on_bad(
-            TraceError(
-                "a compressed file ends in the middle",
-                where=f"{path}, after line {number}",
-                expected="a whole zstandard frame",
-                found=str(error),
-                hint="it was cut short; write it again, or use --skip-bad to take what is there",
-            )
-        )
 
 
 def _session(path: Path, number: int, line: bytes) -> Session:
@@ -122,63 +103,6 @@ def _session(path: Path, number: int, line: bytes) -> Session:
             error.what, where=f"{where}, {error.where}", expected=error.expected, found=error.found, hint=error.hint
         ) from None
     return session
-
-
-class _Truncated(Exception):
-    """A compressed file that ends in the middle of a frame."""
-
-
-class _Damaged(Exception):
-    """A compressed file with wrong bytes in it."""
-
-    def __init__(self, error: TraceError) -> None:
-        self.error = error
-
-
-def _lines(path: Path) -> Generator[bytes, None, None]:
-    """The lines of a plain or compressed file with their line ends; raises _Truncated behind the last whole one."""
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
-            file.seek(0)
-            yield from _split(_decompressed(path, file)) if compressed else file
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest: list[bytes] = []
-    for chunk in chunks:
-        *whole, last = chunk.split(b"\n")
-        for piece in whole:
-            yield b"".join((*rest, piece, b"\n"))
-            rest.clear()
-        rest.append(last)
-    if any(rest):
-        yield b"".join(rest)
-
-
-def _decompressed(path: Path, file: IO[bytes]) -> Iterator[bytes]:
-    """The content of a zstandard file of any number of frames."""
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor()
-    frame, fed = decompressor.decompressobj(), 0
-    try:
-        while data := file.read(CHUNK_BYTES):
-            while data:
-                fed += len(data)
-                yield frame.decompress(data)
-                data = b""
-                if frame.eof:
-                    data = frame.unused_data
-                    frame, fed = decompressor.decompressobj(), 0
-    except zstandard.ZstdError as error:
-        raise _Damaged(
-            TraceError("a compressed file is damaged", where=str(path), expected="zstandard frames", found=str(error))
-        ) from None
-    if fed:
-        raise _Truncated("the end of the file")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct, field
 
 from workloom.errors import TraceError
-from workloom.session import Header, Session, prompt_tokens
+from workloom.session import Header, Session, prompt_tokens, validate
 
-SUFFIXES = (".json", ".jsonl", ".zst")
-"""What is taken for a trace when a folder is named."""
+SUFFIXES = (".json", ".jsonl", ".csv", ".traj", ".zst", ".gz")
+"""What may be a trace when a folder is named."""
 
 OnBad = Callable[[TraceError], None]
 """What to do about a bad file, line or session: raise it, or count it and return."""
@@ -37,9 +37,10 @@ class Duplicate(Struct, frozen=True):
 
 
 class Report(Struct):
-    """What was read, and what the reader had to infer, assume, rename or leave out.
+    """What was read, and what the reader had to merge, infer, assume, rename or leave out.
 
-    `inferred`, `dropped`: counts by a plain sentence; `assumptions`: sentences, each said once.
+    `merged`, `inferred`, `dropped`: counts by a plain sentence; `assumptions`: sentences, each said once. `waits`: by
+    gap, how many edges wait and for how many seconds in all. `ignored`: files of a folder that are no traces.
     """
 
     format: str = ""
@@ -51,12 +52,20 @@ class Report(Struct):
     subagents: int = 0
     async_subagents: int = 0
     zero_outputs: int = 0
+    waits: dict[str, tuple[int, float]] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    merged: dict[str, int] = field(default_factory=dict)
     duplicates: list[Duplicate] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     inferred: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     assumptions: list[str] = field(default_factory=list)
+
+    def merge(self, what: str, count: int = 1) -> None:
+        """Count rows of the trace that became one thing."""
+        if count:
+            self.merged[what] = self.merged.get(what, 0) + count
 
     def infer(self, what: str, count: int = 1) -> None:
         """Count something the trace does not say and the reader worked out."""
@@ -79,42 +88,80 @@ class Report(Struct):
         self.skipped.append(Skipped(error.where or "", why))
 
 
+class Intake(NamedTuple):
+    """What a reader is given beside the files: its header, a report to fill, what to do about bad rows.
+
+    `text`: whether parts and answers keep what they say.
+    """
+
+    header: Header
+    report: Report
+    on_bad: OnBad
+    text: bool = False
+
+
 class Reader(NamedTuple):
-    """One format: does the beginning of a file look like it, what is its header, what are its sessions."""
+    """One format: does content that begins so look like it, what is a file's header, what are the files' sessions.
+
+    `read` gets all files of the format, since a session may lie in several. A reader that does not validate what it
+    makes leaves that to the reading.
+    """
 
     sniff: Callable[[bytes], bool]
     header: Callable[[Path], Header]
-    read: Callable[[Path, Header, Report, OnBad], Iterator[Session]]
+    read: Callable[[Sequence[Path], Intake], Iterator[Session]]
+    validates: bool = False
+
+
+def each(read: Callable[[Path, Intake], Iterator[Session]]) -> Callable[[Sequence[Path], Intake], Iterator[Session]]:
+    """A reader of files from a reader of one file, for formats whose sessions never lie in several."""
+
+    def read_each(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
+        for path in paths:
+            yield from read(path, intake)
+
+    return read_each
+
+
+class Source(NamedTuple):
+    """The files of one format."""
+
+    format: str
+    reader: Reader
+    header: Header
+    paths: tuple[Path, ...]
 
 
 class Reading:
     """A trace that was opened: `header`, the sessions (iterate; every iteration reads the files anew), `report`.
 
-    Memory is bounded by the largest file (WEKA) or session (native), plus some 100 bytes a session to find duplicates.
-    `report` belongs to the latest iteration and is whole when `complete`.
+    Memory is bounded by what a reader holds (a file, a session or an index; each says which), plus some 100 bytes a
+    session to find duplicates. `report` belongs to the latest iteration and is whole when `complete`.
     """
 
     def __init__(
         self,
-        format: str,
-        reader: Reader,
-        paths: Sequence[Path],
+        sources: Sequence[Source],
         header: Header,
         *,
         skip_bad: bool = False,
         skipped: Iterable[TraceError] = (),
+        ignored: Iterable[Path] = (),
+        text: bool = False,
     ) -> None:
-        self.format = format
-        self.paths = tuple(paths)
+        self.format = " + ".join(source.format for source in sources)
+        self.paths = tuple(path for source in sources for path in source.paths)
         self.header = header
         self.complete = False
-        self._reader = reader
+        self._sources = tuple(sources)
         self._skip_bad = skip_bad
         self._skipped = tuple(skipped)
+        self._ignored = [str(path) for path in ignored]
+        self._text = text
         self.report = self._fresh_report()
 
     def _fresh_report(self) -> Report:
-        report = Report(self.format)
+        report = Report(self.format, ignored=list(self._ignored))
         for error in self._skipped:
             report.skip(error)
         return report
@@ -123,11 +170,13 @@ class Reading:
         self.report = report = self._fresh_report()
         self.complete = False
         known: dict[bytes, str] = {}
-        names: set[str] = set()
+        names: dict[str, int] = {}
         on_bad: OnBad = report.skip if self._skip_bad else _raise
-        for path in self.paths:
-            report.files += 1
-            for session in self._reader.read(path, self.header, report, on_bad):
+        for source in self._sources:
+            report.files += len(source.paths)
+            for session in source.reader.read(source.paths, Intake(source.header, report, on_bad, self._text)):
+                if not source.reader.validates and not _valid(session, on_bad):
+                    continue
                 session = _named_once(session, names, report)
                 _count(session, known, report)
                 yield session
@@ -138,25 +187,44 @@ def _raise(error: TraceError) -> None:
     raise error
 
 
-def _named_once(session: Session, names: set[str], report: Report) -> Session:
+def _valid(session: Session, on_bad: OnBad) -> bool:
+    try:
+        validate(session)
+    except TraceError as error:
+        where = error.where if session.origin is None else f"{session.origin}, {error.where}"
+        on_bad(TraceError(error.what, where=where, expected=error.expected, found=error.found, hint=error.hint))
+        return False
+    return True
+
+
+def _named_once(session: Session, names: dict[str, int], report: Report) -> Session:
     """The session under an id that no earlier one has."""
-    name, copy = session.id, 2
+    name = session.id
+    copy = names.get(name, 0)
     while name in names:
-        name, copy = f"{session.id}#{copy}", copy + 1
-    names.add(name)
+        copy += 1
+        name = f"{session.id}#{copy}"
     if name != session.id:
+        names[session.id] = copy
         report.renamed.append(f"{session.id} -> {name}")
         session = msgspec.structs.replace(session, id=name)
+    names[name] = 1
     return session
 
 
 def _count(session: Session, known: dict[bytes, str], report: Report) -> None:
     report.sessions += 1
     report.calls += len(session.calls)
+    agents = set()
+    for call in session.calls:
+        agents.add(call.agent)
+        report.output_tokens += call.output_tokens
+        report.zero_outputs += call.output_tokens == 0
+        for edge in call.after:
+            count, seconds = report.waits.get(edge.gap, (0, 0.0))
+            report.waits[edge.gap] = (count + 1, seconds + edge.wait_s)
+    report.subagents += len(agents) - 1
     report.prompt_tokens += sum(prompt_tokens(session).values())
-    report.output_tokens += sum(call.output_tokens for call in session.calls)
-    report.zero_outputs += sum(call.output_tokens == 0 for call in session.calls)
-    report.subagents += subagents(session)
     same_as = known.setdefault(fingerprint(session), session.id)
     if same_as != session.id:
         report.duplicates.append(Duplicate(session.id, same_as))
@@ -173,26 +241,29 @@ def fingerprint(session: Session) -> bytes:
     return blake2b(msgspec.msgpack.encode(anonymous), digest_size=16).digest()
 
 
-def expand(paths: Sequence[str | PathLike[str]] | str | PathLike[str]) -> list[Path]:
-    """The files that are named: files as they are, folders and globs as their files, sorted; each file once."""
+def expand(paths: Sequence[str | PathLike[str]] | str | PathLike[str]) -> dict[Path, bool]:
+    """The files that are named, each once, and whether by a folder: folders hold other things than traces too.
+
+    Files come as they are, folders (and all below them) and globs as their files, sorted.
+    """
     if isinstance(paths, (str, PathLike)):
         paths = [paths]
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, bool]] = {}
     for named in paths:
+        walked = Path(named).is_dir()
         for path in _files(str(named)):
-            found.setdefault(path.resolve(), path)
+            found.setdefault(path.resolve(), (path, walked))
     if not found:
         raise TraceError("no trace was named", expected="files, folders or globs", found=list(map(str, paths)))
-    return list(found.values())
+    return dict(found.values())
 
 
 def _files(named: str) -> list[Path]:
     path = Path(named)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not files:
-            hint = f"name the files with a glob, for example '{named}/**/*.json'"
-            raise TraceError("a folder holds no traces", where=named, expected=f"files ending in {SUFFIXES}", hint=hint)
+            raise TraceError("a folder holds no traces", where=named, expected=f"files ending in {SUFFIXES}")
         return files
     if path.exists():
         return [path]
@@ -201,14 +272,6 @@ def _files(named: str) -> list[Path]:
         what = "a glob matches no file" if glob.has_magic(named) else "there is no such file"
         raise TraceError(what, where=named, expected="an existing file, folder or glob", hint="check the spelling")
     return files
-
-
-def load(path: Path) -> bytes:
-    """The bytes of a file, or a TraceError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: OSError) -> TraceError:

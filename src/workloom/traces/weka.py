@@ -14,7 +14,7 @@ hash a last block that is not full. :mod:`workloom.traces.weka_calls` makes edge
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,8 @@ from msgspec import Meta, Struct
 from workloom.errors import TraceError
 from workloom.session import Header, Session
 from workloom.traces.faults import DECODER_ERRORS, misfit
-from workloom.traces.reading import OnBad, Report, load
+from workloom.traces.lines import content
+from workloom.traces.reading import Intake, Report
 from workloom.traces.weka_calls import calls
 from workloom.traces.weka_rows import Document, check, dialect_of, fault
 
@@ -44,7 +45,7 @@ def sniff(head: bytes) -> bool:
 
 def header(path: Path) -> Header:
     """The header of a trace that begins with this file."""
-    data = load(path)
+    data = content(path)
     try:
         block = _look.decode(data).block_size
     except DECODER_ERRORS as error:
@@ -52,18 +53,19 @@ def header(path: Path) -> Header:
     return Header(source="weka", block_tokens=block)
 
 
-def read(path: Path, header: Header, report: Report, on_bad: OnBad) -> Iterator[Session]:
-    """The one session of a file; a bad file is one TraceError to `on_bad`."""
-    try:
-        session = _session(path, header, report)
-    except TraceError as error:
-        on_bad(error)
-        return
-    yield session
+def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
+    """A session of each file; a bad file is one TraceError to `on_bad`. Memory: a file at a time."""
+    for path in paths:
+        try:
+            session = _session(path, intake.header, intake.report)
+        except TraceError as error:
+            intake.on_bad(error)
+        else:
+            yield session
 
 
 def _session(path: Path, header: Header, report: Report) -> Session:
-    data = load(path)
+    data = content(path)
     try:
         document = _decoder.decode(data)
     except DECODER_ERRORS as error:
