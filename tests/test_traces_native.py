@@ -191,4 +191,4 @@ def test_what_cannot_be_opened_is_one_error(tmp_path: Path) -> None:
             open_trace(paths)
     with pytest.raises(UsageError, match="did you mean native"):
         open_trace([mine], format="natve")
-    assert [session.id for session in open_trace([weka, mine, odd], skip_bad=True)] == ["trace_1"]
+    assert [session.id for session in open_trace([weka, mine, odd], skip_bad=True)] == ["trace_1", "s"]
