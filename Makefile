@@ -36,6 +36,7 @@ bench: $(READY)
 	$(PY) benchmarks/client_cpu.py
 	$(PY) benchmarks/ttft_error.py
 	$(PY) benchmarks/agreement.py
+	$(PY) benchmarks/import_speed.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

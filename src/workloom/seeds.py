@@ -33,3 +33,8 @@ def stream(seed: int, *path: Address) -> Generator:
 def fresh_seed() -> int:
     """A seed nobody chose, for ``--seed random``; the caller records it."""
     return secrets.randbits(31)
+
+
+def fresh_salt() -> bytes:
+    """128 bits nobody knows, to key the digests of one import; they are kept nowhere."""
+    return secrets.token_bytes(16)

@@ -135,6 +135,10 @@ class Header(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 
 LONGEST_WAIT_S = 1e9
 """31 years: longer is no wait but a fault of units."""
+MOST_TOKENS = 1 << 40
+"""A million times the longest context there is: more is no count."""
+LATEST_S = 1e12
+"""In seconds from 1970, some 30,000 years on."""
 
 
 def prompt_tokens(session: Session) -> dict[str, int]:
@@ -175,6 +179,9 @@ def validate(session: Session) -> None:
     """Raise a TraceError for the first thing about the session that cannot be true."""
     if not session.calls:
         raise TraceError("a session has no calls", where=f"session {session.id}", expected="at least one call", found=0)
+    if session.start_s is not None and not -LATEST_S <= session.start_s <= LATEST_S:
+        expected, where = "seconds, up to a trillion", f"session {session.id}, start_s"
+        raise TraceError("a start is not an instant", where=where, expected=expected, found=session.start_s)
     wholes: dict[str, int] = {}  # prompt + output of the calls before this one
     ancestry: _Ancestry | None = None
     for call in session.calls:
@@ -206,23 +213,25 @@ def validate(session: Session) -> None:
 def _counted(session: Session, call: Call, earlier: Mapping[str, int]) -> int:
     """Tokens of spans and fresh parts, all counts of the call checked."""
     output, reasoning = call.output_tokens, call.reasoning_tokens
-    if output < 0:
-        raise _negative(session, call, "output_tokens", output)
+    if not 0 <= output <= MOST_TOKENS:
+        raise _miscounted(session, call, "output_tokens", output)
     if not 0 <= reasoning <= output:
         if reasoning < 0:
-            raise _negative(session, call, "reasoning_tokens", reasoning)
+            raise _miscounted(session, call, "reasoning_tokens", reasoning)
         what = "more reasoning than output"
         raise _fault(session, call, what, "reasoning_tokens", f"at most {output}", reasoning)
-    if call.stop_after is not None and call.stop_after < 1:
+    if call.stop_after is not None and not 1 <= call.stop_after <= MOST_TOKENS:
         raise _fault(session, call, "stop_after is not a token count", "stop_after", "1 or more", call.stop_after)
+    if call.recorded is not None and not 0 <= (call.recorded.cached_tokens or 0) <= MOST_TOKENS:
+        raise _miscounted(session, call, "recorded.cached_tokens", call.recorded.cached_tokens)
     tokens = 0
     for span in call.spans:
-        if span.tokens < 0:
-            raise _negative(session, call, f"spans[{span.name}].tokens", span.tokens)
+        if not 0 <= span.tokens <= MOST_TOKENS:
+            raise _miscounted(session, call, f"spans[{span.name}].tokens", span.tokens)
         tokens += span.tokens
     for index, part in enumerate(call.fresh):
-        if part.tokens < 0:
-            raise _negative(session, call, f"fresh[{index}].tokens", part.tokens)
+        if not 0 <= part.tokens <= MOST_TOKENS:
+            raise _miscounted(session, call, f"fresh[{index}].tokens", part.tokens)
         if part.from_call is not None and part.from_call not in earlier:
             what, field = "a part comes from no earlier call", f"fresh[{index}].from_call"
             raise _fault(session, call, what, field, "the id of an earlier call", part.from_call)
@@ -249,8 +258,9 @@ class _Ancestry:
         return index is not None and bool(self._above[call] >> index & 1)
 
 
-def _negative(session: Session, call: Call, field: str, found: int) -> TraceError:
-    return _fault(session, call, "a token count is negative", field, "0 or more", found)
+def _miscounted(session: Session, call: Call, field: str, found: int | None) -> TraceError:
+    what = "a token count is negative" if found is not None and found < 0 else "a token count is no count"
+    return _fault(session, call, what, field, "0 or more, at most a trillion", found)
 
 
 def _fault(session: Session, call: Call, what: str, field: str, expected: object, found: object) -> TraceError:

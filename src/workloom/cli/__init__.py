@@ -13,7 +13,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from workloom import __version__
-from workloom.cli.options import EngineOptions, LoadOptions, ServerOptions, TraceOptions
+from workloom.cli.options import EngineOptions, LoadOptions, PrivacyOptions, ServerOptions, TraceOptions
 from workloom.errors import UsageError, WorkloomError
 
 app = App(
@@ -133,6 +133,90 @@ def inspect(trace: list[str], /, *, json: Json = False, reading: TraceOptions = 
     from workloom.cli.show import inspect as go
 
     go(trace, json, reading)
+
+
+@app.command(name="import")
+def import_(
+    source: list[str],
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    json: Json = False,
+    reading: TraceOptions = TraceOptions(),
+    privacy: PrivacyOptions = PrivacyOptions(),
+) -> None:
+    """Take the traces one has into workloom's own format, without text, and say what was understood.
+
+    Parameters
+    ----------
+    source
+        Files, folders (walked) or globs, of any formats.
+    out
+        The trace to write (.jsonl, or compressed: .jsonl.zst).
+    """
+    from workloom.cli.traces import import_ as go
+
+    go(source, out, json, reading, privacy)
+
+
+@app.command
+def anonymize(
+    trace: list[str],
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    json: Json = False,
+    skip_bad: Annotated[bool, Parameter(negative="")] = False,
+    privacy: PrivacyOptions = PrivacyOptions(),
+) -> None:
+    """Take texts and identities out of traces in workloom's own format.
+
+    Parameters
+    ----------
+    trace
+        Native trace files, folders or globs.
+    out
+        The trace to write (.jsonl, or compressed: .jsonl.zst).
+    skip_bad
+        Leave out and count what is malformed instead of stopping.
+    """
+    from workloom.cli.traces import import_ as go
+
+    go(trace, out, json, TraceOptions("native", skip_bad), privacy)
+
+
+@app.command
+def export(
+    trace: list[str],
+    /,
+    *,
+    format: str,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    source_format: Annotated[str | None, Parameter(name="--from")] = None,
+    skip_bad: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Write a trace in another tool's format; what that format cannot hold is listed first.
+
+    Parameters
+    ----------
+    trace
+        Trace files, folders or globs.
+    format
+        weka (a folder of files), mooncake, trie, veeksha, aiperf-dag or csv.
+    out
+        The file to write; for weka the folder.
+    source_format
+        Format of the trace; told from the content unless given.
+    skip_bad
+        Leave out and count what is malformed instead of stopping.
+    dry_run
+        Only list what the format cannot hold.
+    """
+    from workloom.cli.traces import export as go
+
+    go(trace, format, out, TraceOptions(source_format, skip_bad), dry_run, json)
 
 
 @app.command

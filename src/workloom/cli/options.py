@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # --help loads neither plans nor engines
     from workloom.plan import Load, Plan
 
 WORKLOAD = Group("Workload", sort_key=1)
+PRIVACY = Group("Privacy", sort_key=2)
 LOAD = Group("Load", sort_key=2)
 ENGINE = Group("Simulated engine", sort_key=3)
 SERVER = Group("Live server", sort_key=4)
@@ -41,6 +42,19 @@ class TraceOptions:
     "Trace format; told from the content unless given."
     skip_bad: Annotated[bool, Parameter(negative="")] = False
     "Leave out and count what is malformed instead of stopping."
+
+
+@Parameter(name="*", group=PRIVACY)
+@dataclass(frozen=True)
+class PrivacyOptions:
+    """What of a trace is kept."""
+
+    keep_text: Annotated[bool, Parameter(negative="")] = False
+    "Keep what messages, tool results and answers say (default: sizes, times, roles and names only)."
+    hash_names: Annotated[bool, Parameter(negative="")] = False
+    "Replace the names of tools, agents, models and workflows too."
+    salt: str | None = None
+    "Phrase that ids are hashed with, to get equal ids again (default: a fresh one that is kept nowhere)."
 
 
 @Parameter(name="*", group=LOAD)

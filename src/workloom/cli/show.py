@@ -53,12 +53,17 @@ def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:
     if json:
         print(msgspec.json.format(msgspec.json.encode(description), indent=1).decode())
         return
-    rows = Table(show_header=False, box=None, padding=(0, 2))
-    rows.add_column(style="bold")
-    rows.add_column()
-    for name, value in table(description):
-        rows.add_row(Text(name), Text(value))
-    console().print(rows)
+    print_rows(table(description))
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Names and values to stdout."""
+    out = Table(show_header=False, box=None, padding=(0, 2))
+    out.add_column(style="bold")
+    out.add_column()
+    for name, value in rows:
+        out.add_row(Text(name), Text(value))
+    console().print(out)
 
 
 def profiles(json: bool) -> None:

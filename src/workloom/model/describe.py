@@ -9,7 +9,10 @@ from msgspec import Struct, field
 
 from workloom.model.reuse import CallReuse, reuse
 from workloom.session import Call, Session
-from workloom.traces import Duplicate, Reading, Skipped
+from workloom.traces import Duplicate, Reading, Report, Skipped
+
+SHOWN = 20
+"""Of what is listed one by one in a table."""
 
 
 class Waits(Struct, frozen=True):
@@ -72,6 +75,8 @@ class Description(Struct, kw_only=True):
     duplicates: list[Duplicate] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    merged: dict[str, int] = field(default_factory=dict)
     inferred: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     assumptions: list[str] = field(default_factory=list)
@@ -95,6 +100,8 @@ def describe(reading: Reading) -> Description:
         duplicates=report.duplicates,
         renamed=report.renamed,
         skipped=report.skipped,
+        ignored=report.ignored,
+        merged=report.merged,
         inferred=report.inferred,
         dropped=report.dropped,
         assumptions=report.assumptions,
@@ -207,7 +214,7 @@ def table(described: Description) -> list[tuple[str, str]]:
     d = described
     block = f"blocks of {d.block_tokens} tokens" if d.block_tokens else "no block size"
     rows = [
-        ("trace", f"{d.format}, {_many(d.files, 'file')}, {block}"),
+        ("trace", f"{d.format}, {many(d.files, 'file')}, {block}"),
         ("sessions", f"{d.sessions:,}"),
         ("calls", f"{d.calls:,} ({d.calls_per_session_median:,.4g} median, {d.calls_per_session_max:,} max a session)"),
         ("subagents", f"{d.subagents:,}" + (f" ({d.async_subagents:,} asynchronous)" if d.async_subagents else "")),
@@ -221,20 +228,32 @@ def table(described: Description) -> list[tuple[str, str]]:
         ("context shrinks", f"{d.context_shrinks:,}, other edits of history {d.history_edits:,}"),
         ("zero outputs", f"{d.zero_output_calls:,} calls"),
     ]
-    rows += [("models", f"{name or '(not named)'}: {_many(count, 'call')}") for name, count in d.models.items()]
+    rows += [("models", f"{name or '(not named)'}: {many(count, 'call')}") for name, count in d.models.items()]
     rows += [
         (f"waits, {gap}", f"{w.count:,}: p50 {w.p50_s:,.1f} s, p90 {w.p90_s:,.1f} s, total {w.total_s:,.0f} s")
         for gap, w in d.waits.items()
     ]
-    rows += [("duplicate", f"{double.session} = {double.same_as} but for id") for double in d.duplicates]
-    rows += [("renamed", name) for name in d.renamed]
-    rows += [("skipped", f"{skipped.where}: {skipped.why}") for skipped in d.skipped]
-    rows += [("inferred", f"{count:,} x {what}") for what, count in d.inferred.items()]
-    rows += [("dropped", f"{count:,} x {what}") for what, count in d.dropped.items()]
-    return rows + [("assumed", what) for what in d.assumptions]
+    return rows + notes(d)
 
 
-def _many(count: int, noun: str) -> str:
+def notes(told: Report | Description) -> list[tuple[str, str]]:
+    """What a reader met on the way, as rows of a name and a value to read; long lists are cut."""
+    rows = _some("duplicate", [f"{double.session} = {double.same_as} but for id" for double in told.duplicates])
+    rows += _some("renamed", told.renamed)
+    rows += _some("skipped", [f"{skipped.where}: {skipped.why}" for skipped in told.skipped])
+    rows += _some("no trace", told.ignored)
+    rows += [("merged", f"{count:,} x {what}") for what, count in told.merged.items()]
+    rows += [("inferred", f"{count:,} x {what}") for what, count in told.inferred.items()]
+    rows += [("dropped", f"{count:,} x {what}") for what, count in told.dropped.items()]
+    return rows + [("assumed", what) for what in told.assumptions]
+
+
+def _some(name: str, values: list[str]) -> list[tuple[str, str]]:
+    rows = [(name, value) for value in values[:SHOWN]]
+    return rows + ([(name, f"and {len(values) - SHOWN:,} more: see --json")] if len(values) > SHOWN else [])
+
+
+def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

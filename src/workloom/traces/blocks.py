@@ -42,7 +42,7 @@ class _Node:
 
 
 def share(
-    hashes: Sequence[list[int]], previous: Sequence[int | None], ancestors: Sequence[int], names: Sequence[str]
+    hashes: Sequence[Sequence[int]], previous: Sequence[int | None], ancestors: Sequence[int], names: Sequence[str]
 ) -> list[Sharing]:
     """The sharing of every call of a session.
 
@@ -68,7 +68,7 @@ def share(
 
 
 def _best(
-    call: int, hashes: Sequence[list[int]], ancestors: int, before: int | None, following: int, matched: int
+    call: int, hashes: Sequence[Sequence[int]], ancestors: int, before: int | None, following: int, matched: int
 ) -> tuple[int | None, int]:
     """The ancestor that shares most with a call, and how many blocks; on a tie the call before it, then the latest."""
     mine, source, best = hashes[call], before, following
@@ -83,8 +83,8 @@ def _best(
     return source, best
 
 
-def common(a: list[int], b: list[int], start: int, limit: int) -> int:
-    """The first index in [start, limit) where two lists differ, or limit."""
+def common(a: Sequence[int], b: Sequence[int], start: int, limit: int) -> int:
+    """The first index in [start, limit) where two lists (or two arrays) differ, or limit."""
     if a[start:limit] == b[start:limit]:
         return limit
     low, high = start, limit
@@ -98,7 +98,7 @@ def common(a: list[int], b: list[int], start: int, limit: int) -> int:
 
 
 class _Tree:
-    def __init__(self, hashes: Sequence[list[int]]) -> None:
+    def __init__(self, hashes: Sequence[Sequence[int]]) -> None:
         self._hashes = hashes
         self._root = _Node(None, 0, 0, -1)
         self._leaf: list[_Node] = []
@@ -122,7 +122,7 @@ class _Tree:
         self._leaf.append(node)
         return depth, following
 
-    def _walk(self, node: _Node, depth: int, mine: list[int]) -> tuple[_Node, int]:
+    def _walk(self, node: _Node, depth: int, mine: Sequence[int]) -> tuple[_Node, int]:
         """From `depth` blocks of a prompt, which end in `node`, as far as the tree goes along with the prompt."""
         while True:
             if depth < node.end:

@@ -124,7 +124,13 @@ def _cut_short(path: Path, expected: str) -> Damaged:
 def content(path: Path) -> bytes:
     """All of a file's content, for formats that are one document a file. Raises TraceError."""
     try:
-        return b"".join(chunks(path)).removeprefix(BOM)
+        with path.open("rb") as file:
+            packed = file.read(4).startswith((ZSTD_MAGIC, GZIP_MAGIC))
+        if packed:
+            return b"".join(chunks(path)).removeprefix(BOM)
+        return path.read_bytes().removeprefix(BOM)  # at once: pieces and their sum would be twice the memory
+    except OSError as error:
+        raise unreadable(path, error) from error
     except Damaged as damage:
         raise damage.error from None
 

@@ -20,7 +20,7 @@ from typing import IO
 import msgspec
 
 from workloom.errors import TraceError
-from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, Span, validate
+from workloom.session import MOST_TOKENS, Call, Edge, Header, Inherit, Part, Recorded, Session, Span, validate
 from workloom.traces.faults import DECODER_ERRORS, misfit, short
 from workloom.traces.lines import Damaged, lines, numbered
 from workloom.traces.reading import Intake
@@ -68,11 +68,15 @@ def header(path: Path) -> Header:
                 found=said.get("version", "no version"),
                 hint=hint if isinstance(said.get("version"), int) else _HINT_HEADER,
             )
-        return _header_decoder.decode(line)
+        header = _header_decoder.decode(line)
     except DECODER_ERRORS as error:
         raise misfit(
             where, line, error, what="the header line is malformed", known=list(Header.__struct_fields__)
         ) from None
+    if header.block_tokens is not None and not 1 <= header.block_tokens <= MOST_TOKENS:
+        expected, found = "1 or more, or null", header.block_tokens
+        raise TraceError("a block has no tokens", where=f"{where}, block_tokens", expected=expected, found=found)
+    return header
 
 
 def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:

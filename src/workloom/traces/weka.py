@@ -27,20 +27,23 @@ from workloom.traces.faults import DECODER_ERRORS, misfit
 from workloom.traces.lines import content
 from workloom.traces.reading import Intake, Report
 from workloom.traces.weka_calls import calls
-from workloom.traces.weka_rows import Document, check, dialect_of, fault
+from workloom.traces.weka_rows import Document, check, dialect_of, fault, ids
 
 
 class _Look(Struct):
     block_size: Annotated[int, Meta(ge=1)]
 
 
-_decoder = msgspec.json.Decoder(Document)
+_decoder = msgspec.json.Decoder(Document, dec_hook=ids)
 _look = msgspec.json.Decoder(_Look)
 
 
 def sniff(head: bytes) -> bool:
     """Whether a file that begins like this is a WEKA trace."""
-    return head.lstrip().startswith(b"{") and re.search(rb'"(block_size|hash_id_scope|hash_ids)"\s*:', head) is not None
+    return head.lstrip().startswith(b"{") and (
+        re.search(rb'"(block_size|hash_id_scope)"\s*:', head) is not None
+        or (re.search(rb'"requests"\s*:\s*\[', head) is not None and b'"hash_ids"' in head)
+    )
 
 
 def header(path: Path) -> Header:

@@ -1,0 +1,109 @@
+"""What of a trace may leave the machine it was recorded on: sizes, times, roles, names; no text, no identities.
+
+Every id that came with the trace becomes a keyed digest under a salt of the import, which is kept nowhere: equal
+secrets in two imports cannot be linked, and a guess cannot be checked. Inside one import equal ids stay equal, so
+sharing survives. Ids of calls and agents become numbers.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from workloom import seeds
+from workloom.session import Call, Edge, Inherit, Part, Recorded, Session, Span
+
+DIGEST_BYTES = 8
+"""Two of a million ids meet by chance once in 37 million imports."""
+
+
+class Privacy(Struct, frozen=True):
+    """`salt`: the key of all digests; `hash_names`: names of tools, agents, models, workflows too."""
+
+    salt: bytes
+    hash_names: bool = False
+    keep_text: bool = False
+
+
+def salt(phrase: str | None) -> bytes:
+    """The key that a phrase stands for; a fresh one that is kept nowhere without a phrase."""
+    return seeds.fresh_salt() if phrase is None else blake2b(phrase.encode("utf-8", "replace"), digest_size=32).digest()
+
+
+def anonymous(session: Session, privacy: Privacy) -> Session:
+    """The session without text and identities: see :class:`Privacy` for what is kept."""
+    return _Anonymous(privacy).session(session)
+
+
+class _Anonymous:
+    """One session's new names."""
+
+    def __init__(self, privacy: Privacy) -> None:
+        self._privacy = privacy
+        self._calls: dict[str, str] = {}
+        self._agents: dict[str, str] = {}
+        self._of_type: dict[str, int] = {}
+
+    def session(self, session: Session) -> Session:
+        for call in session.calls:
+            self._calls[call.id] = f"c{len(self._calls)}"
+        return replace(
+            session,
+            id=self._digest("session", session.id),
+            user=None if session.user is None else self._digest("user", session.user),
+            workflow=self._name(session.workflow),
+            origin=None,
+            calls=tuple(self._call(call) for call in session.calls),
+        )
+
+    def _call(self, call: Call) -> Call:
+        calls = self._calls
+        inherit, recorded = call.inherit, call.recorded
+        return replace(
+            call,
+            id=calls[call.id],
+            after=tuple(Edge(calls[edge.call], edge.wait_s, edge.gap) for edge in call.after),
+            inherit=None if inherit is None else Inherit(calls[inherit.call], inherit.tokens),
+            agent=self._agent(call.agent),
+            model=self._name(call.model) or "",
+            spans=tuple(Span(self._digest("span", span.name), span.tokens, span.scope) for span in call.spans),
+            fresh=tuple(self._part(part) for part in call.fresh),
+            recorded=None if recorded is None else self._recorded(recorded),
+        )
+
+    def _part(self, part: Part) -> Part:
+        return Part(
+            part.kind,
+            part.tokens,
+            self._name(part.name),
+            part.seconds,
+            None if part.from_call is None else self._calls[part.from_call],
+            part.text if self._privacy.keep_text else None,
+        )
+
+    def _recorded(self, recorded: Recorded) -> Recorded:
+        return replace(
+            recorded,
+            estimated=tuple(name for name in recorded.estimated if name in Call.__struct_fields__),
+            answer=recorded.answer if self._privacy.keep_text else None,
+        )
+
+    def _agent(self, agent: str) -> str:
+        """`main`, or the type of the agent and its number among those of the type."""
+        if agent == "main":
+            return agent
+        known = self._agents.get(agent)
+        if known is None:
+            kind = self._name(agent.split(":", 1)[0]) or "agent"
+            number = self._of_type[kind] = self._of_type.get(kind, 0) + 1
+            known = self._agents[agent] = f"{kind}:{number}"
+        return known
+
+    def _name(self, name: str | None) -> str | None:
+        return self._digest("name", name) if name and self._privacy.hash_names else name
+
+    def _digest(self, what: str, text: str) -> str:
+        data = f"{what}\0{text}".encode("utf-8", "surrogatepass")
+        return blake2b(data, digest_size=DIGEST_BYTES, key=self._privacy.salt).hexdigest()
