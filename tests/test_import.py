@@ -37,7 +37,7 @@ def test_an_import_says_what_it_understood_and_can_be_run(tmp_path: Path) -> Non
     out = tmp_path / "t.jsonl.zst"
     done = workloom("import", weka(tmp_path), "-o", out)
     assert done.returncode == 0, done.stderr
-    for said in ("weka, 1 file", "sessions", "subagents", "waits, human", "texts: none kept"):
+    for said in ("weka, 1 file", "sessions", "subagents", "waits, tool", "texts: none kept"):
         assert said in done.stdout
     ran = workloom("run", out, "--engine", "llama-3.1-8b-h100x1", "-o", tmp_path / "run", "--json")
     assert ran.returncode == 0, ran.stderr

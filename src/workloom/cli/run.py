@@ -149,16 +149,20 @@ def _ask(live: Live, server: ServerOptions) -> tuple[Live, int | None]:
 
 def _announce(plan: Plan) -> None:
     """What will run, and first of all what will not."""
-    source = plan.source
+    source, report = plan.source, plan.source.report
+    if report.format != "native":
+        guesses = len(report.assumptions) + len(report.inferred) + len(report.dropped)
+        more = f"; what was assumed, inferred or dropped ({guesses}): workloom inspect" if guesses else ""
+        print(f"trace read as {report.format}{more}", file=sys.stderr)
     for what, count in plan.left_out().items():
         print(f"{what}: {count}", file=sys.stderr)
-    duplicates = source.report.duplicates
+    duplicates = report.duplicates
     for duplicate in duplicates[:3]:
         print(f"note: session {duplicate.session} is equal to {duplicate.same_as} but for its id", file=sys.stderr)
     if len(duplicates) > 3:
         print(f"note: and {len(duplicates) - 3} more are equal to earlier ones", file=sys.stderr)
-    if source.report.skipped:
-        print(f"skipped as malformed: {len(source.report.skipped)}", file=sys.stderr)
+    if report.skipped:
+        print(f"skipped as malformed: {len(report.skipped)}", file=sys.stderr)
     print(
         f"plan {plan.hash}: {len(source)} sessions, {source.calls} calls; {plan.recipe.load.say()}; "
         f"seed {plan.recipe.seed}",
