@@ -207,6 +207,10 @@ class Place(NamedTuple):
     line: int
 
 
+OPEN_FILES = 64
+"""Files that :class:`Groups` keeps open; a system allows some hundreds."""
+
+
 class Groups:
     """Rows of any number of files, brought together by a key however they lie, at 20 bytes a row.
 
@@ -219,27 +223,38 @@ class Groups:
     ) -> None:
         """`key` gives a line's key, or None to leave it out; it reports bad lines itself."""
         self._paths = tuple(paths)
+        self._intake = intake
         self._at: dict[Hashable, tuple[array[int], array[int], array[int]]] = {}
         """For each key the file, the offset and the line number of its rows."""
-        self._files: list[IO[bytes]] = []
+        self._files: dict[int, IO[bytes]] = {}
         self._open = contextlib.ExitStack()
-        for index, path in enumerate(self._paths):
-            file = self._open.enter_context(seekable(path, intake))
-            self._files.append(file)
-            at = 0
-            for number, line in enumerate(file, start=1):
-                start, at = at, at + len(line)
-                if not line.strip():
-                    continue
-                group = key(path, number, line.removeprefix(BOM) if number == 1 else line)
-                if group is None:
-                    continue
-                places = self._at.get(group)
-                if places is None:
-                    places = self._at[group] = (array("I"), array("Q"), array("Q"))
-                places[0].append(index)
-                places[1].append(start)
-                places[2].append(number)
+        for index in range(len(self._paths)):
+            self._index(index, key)
+
+    def _index(self, index: int, key: Callable[[Path, int, bytes], Hashable | None]) -> None:
+        path, at = self._paths[index], 0
+        for number, line in enumerate(self._file(index), start=1):
+            start, at = at, at + len(line)
+            if not line.strip():
+                continue
+            group = key(path, number, line.removeprefix(BOM) if number == 1 else line)
+            if group is None:
+                continue
+            places = self._at.get(group)
+            if places is None:
+                places = self._at[group] = (array("I"), array("Q"), array("Q"))
+            places[0].append(index)
+            places[1].append(start)
+            places[2].append(number)
+
+    def _file(self, index: int) -> IO[bytes]:
+        """One of the files, open; when there are too many, all others are closed first."""
+        if index not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                self._open.close()
+                self._files.clear()
+            self._files[index] = self._open.enter_context(seekable(self._paths[index], self._intake))
+        return self._files[index]
 
     def __len__(self) -> int:
         return len(self._at)
@@ -251,7 +266,7 @@ class Groups:
                 yield key, [self._line(*where) for where in zip(files, offsets, numbers, strict=True)]
 
     def _line(self, index: int, offset: int, number: int) -> tuple[Place, bytes]:
-        file = self._files[index]
+        file = self._file(index)
         file.seek(offset)
         line = file.readline()
         return Place(self._paths[index], number), line.removeprefix(BOM) if number == 1 else line
