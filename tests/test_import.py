@@ -13,7 +13,7 @@ from strategies import sessions
 from wekafiles import REAL, document, marker, request
 from wekafiles import save as save_weka
 
-from workloom.session import Call, Edge, Header, Part, Session
+from workloom.session import Call, Edge, Header, Inherit, Part, Session
 from workloom.traces import native, open_trace
 from workloom.traces.export import WRITERS
 from workloom.traces.losses import losses
@@ -94,7 +94,7 @@ def test_anonymize_takes_native_traces_only(tmp_path: Path) -> None:
 def test_export_lists_what_is_not_held_before_it_writes(tmp_path: Path) -> None:
     done = workloom("export", weka(tmp_path), "--format", "csv", "-o", tmp_path / "t.csv", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "not held" in done.stdout
+    assert "nothing of a call" in done.stdout
     assert not (tmp_path / "t.csv").exists()
     wrong = workloom("export", weka(tmp_path), "--format", "vekshaa", "-o", tmp_path / "x")
     assert wrong.returncode == 2 and "did you mean veeksha?" in wrong.stderr
@@ -110,7 +110,7 @@ def test_a_format_that_can_hold_nothing_of_a_trace_is_refused(tmp_path: Path) ->
 def test_every_writer_s_result_is_told_by_sniffing(tmp_path: Path, format: str) -> None:
     chain = (
         Call("a", 30, fresh=(Part("user", 700),)),
-        Call("b", 40, (Edge("a", 1.5, "tool"),), fresh=(Part("tool", 900),)),
+        Call("b", 40, (Edge("a", 1.5, "tool"),), inherit=Inherit("a"), fresh=(Part("tool", 900),)),
     )
     trace = tmp_path / "n.jsonl"
     native.write(trace, Header(), [Session(f"s{i}", chain) for i in range(3)])

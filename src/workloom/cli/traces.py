@@ -95,4 +95,4 @@ def _exported(told: Export) -> list[tuple[str, str]]:
     rows += [("changed", f"{count:,} x {what}") for what, count in told.changed.items()]
     rows += [("assumed", what) for what in told.assumptions]
     rows += [("not held", f"{count:,} x {what}") for what, count in told.lost.items()]
-    return rows + ([] if told.lost or told.left_out else [("not held", "nothing: reading it back gives the same")])
+    return rows + ([] if told.lost else [("not held", "nothing of a call: reading it back gives the same")])

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header, Session
-from workloom.traces import open_trace
+from workloom.traces import csv_table, open_trace, trie, veeksha_write
 from workloom.traces.losses import compare
 from workloom.traces.reading import Reading, Report
 
@@ -25,7 +25,7 @@ Write = Callable[[Path, Header, Iterable[Session], Report], Sequence[int]]
 What it leaves out or changes it tells the report; the places of sessions left out altogether are returned.
 """
 
-WRITERS: dict[str, Write] = {}
+WRITERS: dict[str, Write] = {"csv": csv_table.write, "trie": trie.write, "veeksha": veeksha_write.write}
 
 
 class Export(Struct):
@@ -103,7 +103,7 @@ class Prepared:
 
     def _compare(self, reading: Reading) -> None:
         told = self.told
-        back = open_trace([self._scratch], format=told.format)
+        back = open_trace([self._scratch], format=told.format, text=True)
         for session in back:
             told.sessions_back += 1
             told.calls_back += len(session.calls)

@@ -262,8 +262,18 @@ class Groups:
     def __iter__(self) -> Iterator[tuple[Hashable, list[tuple[Place, bytes]]]]:
         """(key, its lines); the files are closed behind the last."""
         with self._open:
-            for key, (files, offsets, numbers) in self._at.items():
-                yield key, [self._line(*where) for where in zip(files, offsets, numbers, strict=True)]
+            for key in self._at:
+                yield key, self.of(key)
+
+    def of(self, key: Hashable) -> list[tuple[Place, bytes]]:
+        """The lines of one key, for readers that want several keys at once; `close` when there are no more."""
+        files, offsets, numbers = self._at[key]
+        return [self._line(*where) for where in zip(files, offsets, numbers, strict=True)]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._open.close()
+        self._files.clear()
 
     def _line(self, index: int, offset: int, number: int) -> tuple[Place, bytes]:
         file = self._file(index)

@@ -104,13 +104,14 @@ class Reader(NamedTuple):
     """One format: does content that begins so look like it, what is a file's header, what are the files' sessions.
 
     `read` gets all files of the format, since a session may lie in several. A reader that does not validate what it
-    makes leaves that to the reading.
+    makes leaves that to the reading. `headed`: files say their header themselves, so two may differ.
     """
 
     sniff: Callable[[bytes], bool]
     header: Callable[[Path], Header]
     read: Callable[[Sequence[Path], Intake], Iterator[Session]]
     validates: bool = False
+    headed: bool = False
 
 
 def each(read: Callable[[Path, Intake], Iterator[Session]]) -> Callable[[Sequence[Path], Intake], Iterator[Session]]:
