@@ -11,7 +11,7 @@ from workloom.model.reuse import CallReuse, reuse
 from workloom.session import Call, Session
 from workloom.traces import Duplicate, Reading, Report, Skipped
 
-SHOWN = 20
+SHOWN = 5
 """Of what is listed one by one in a table."""
 
 

@@ -8,7 +8,27 @@ from pathlib import Path
 
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header
-from workloom.traces import native, weka
+from workloom.traces import (
+    aiperf_dag,
+    azure,
+    bailian,
+    burstgpt,
+    claude_code,
+    codex,
+    csv_table,
+    langfuse,
+    litellm,
+    mini_swe_agent,
+    mooncake,
+    native,
+    openclaw,
+    openclaw_dag,
+    otel,
+    tracelab,
+    trie,
+    veeksha,
+    weka,
+)
 from workloom.traces.lines import BOM, head
 from workloom.traces.reading import Duplicate, Intake, Reader, Reading, Report, Skipped, Source, expand
 
@@ -16,7 +36,24 @@ HEAD_BYTES = 1 << 16
 """How much of a file is looked at to tell its format."""
 
 READERS: dict[str, Reader] = {
-    "native": Reader(native.sniff, native.header, native.read, validates=True),
+    "native": Reader(native.sniff, native.header, native.read, validates=True, headed=True),
+    "claude-code": Reader(claude_code.sniff, claude_code.header, claude_code.read),
+    "codex": Reader(codex.sniff, codex.header, codex.read),
+    "openclaw": Reader(openclaw.sniff, openclaw.header, openclaw.read),
+    "openclaw-dag": Reader(openclaw_dag.sniff, openclaw_dag.header, openclaw_dag.read),
+    "azure": Reader(azure.sniff, azure.header, azure.read),
+    "burstgpt": Reader(burstgpt.sniff, burstgpt.header, burstgpt.read),
+    "csv": Reader(csv_table.sniff, csv_table.header, csv_table.read, headed=True),
+    "trie": Reader(trie.sniff, trie.header, trie.read),
+    "veeksha": Reader(veeksha.sniff, veeksha.header, veeksha.read),
+    "mini-swe-agent": Reader(mini_swe_agent.sniff, mini_swe_agent.header, mini_swe_agent.read),
+    "aiperf-dag": Reader(aiperf_dag.sniff, aiperf_dag.header, aiperf_dag.read),
+    "tracelab": Reader(tracelab.sniff, tracelab.header, tracelab.read),
+    "litellm": Reader(litellm.sniff, litellm.header, litellm.read),
+    "langfuse": Reader(langfuse.sniff, langfuse.header, langfuse.read),
+    "otel": Reader(otel.sniff, otel.header, otel.read),
+    "bailian": Reader(bailian.sniff, bailian.header, bailian.read),
+    "mooncake": Reader(mooncake.sniff, mooncake.header, mooncake.read),
     "weka": Reader(weka.sniff, weka.header, weka.read),
 }
 
@@ -63,7 +100,7 @@ def open_trace(
                 raise
             skipped.append(error)
             continue
-        headers[name] = _merge(headers.get(name), header) if name == "native" else headers.get(name, header)
+        headers[name] = _merge(headers.get(name), header) if READERS[name].headed else headers.get(name, header)
         files.setdefault(name, []).append(path)
     if not files:
         raise skipped[0] if skipped else _unknown(ignored[0])
