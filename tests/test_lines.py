@@ -111,3 +111,13 @@ def test_what_cannot_be_read_is_a_trace_error(tmp_path: Path) -> None:
     for call in (lambda path: list(lines(path)), content, lambda path: head(path, 5)):
         with pytest.raises(TraceError, match="cannot be read"):
             call(tmp_path / "none")
+
+
+def test_a_fault_in_a_value_of_an_object_names_the_object(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'{"usage":{"a":1,"b":"x"}}\n')
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Usage", [("usage", dict[str, int])]))
+    with pytest.raises(TraceError) as caught:
+        list(rows(path, decoder, intake()))
+    assert caught.value.where == f"{path}, line 1, usage[...]"
+    assert "'b': 'x'" in str(caught.value.found)

@@ -22,7 +22,7 @@ def misfit(place: str, data: bytes, error: Exception, *, what: str, known: list[
     if not isinstance(error, msgspec.ValidationError):
         return TraceError(what, where=place, expected="JSON in UTF-8", found=f"{error} in {short(data)}")
     said, _, field = str(error).partition(" - at ")
-    steps = re.findall(r"\[(\d+)\]|\.([^.\[]+)", field.strip("`"))
+    steps = re.findall(r"\[(\d+|\.\.\.)\]|\.([^.\[]+)", field.strip("`"))  # [...]: some value of an object
     value = _walk(data, steps)
     name = "".join(f"[{index}]" if index else f".{key}" for index, key in steps).lstrip(".")
     hint = None
@@ -46,10 +46,12 @@ def misfit(place: str, data: bytes, error: Exception, *, what: str, known: list[
 
 
 def _walk(data: bytes, steps: list[tuple[str, str]]) -> Any:
-    """The value at a path, or None where the rest of the data is malformed too."""
+    """The value at a path, as far as it is told, or None where the rest of the data is malformed too."""
     try:
         value = msgspec.json.decode(data)
         for index, key in steps:
+            if index == "...":
+                break
             value = value[int(index)] if index else value[key]
     except (*DECODER_ERRORS, KeyError, IndexError, TypeError):
         return None
