@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header, Session
-from workloom.traces import csv_table, open_trace, trie, veeksha_write
+from workloom.traces import aiperf_dag_write, csv_table, mooncake_write, open_trace, trie, veeksha_write, weka_write
 from workloom.traces.losses import compare
 from workloom.traces.reading import Reading, Report
 
@@ -25,7 +25,14 @@ Write = Callable[[Path, Header, Iterable[Session], Report], Sequence[int]]
 What it leaves out or changes it tells the report; the places of sessions left out altogether are returned.
 """
 
-WRITERS: dict[str, Write] = {"csv": csv_table.write, "trie": trie.write, "veeksha": veeksha_write.write}
+WRITERS: dict[str, Write] = {
+    "weka": weka_write.write,
+    "mooncake": mooncake_write.write,
+    "trie": trie.write,
+    "veeksha": veeksha_write.write,
+    "aiperf-dag": aiperf_dag_write.write,
+    "csv": csv_table.write,
+}
 
 
 class Export(Struct):

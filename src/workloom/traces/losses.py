@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from workloom.session import Call, Recorded, Session, prompt_tokens
 
@@ -21,20 +21,50 @@ def losses(before: Session, after: Session) -> Iterator[str]:
     if len(before.calls) != len(after.calls):
         yield "sessions with another number of calls"
         return
-    place = {side: {call.id: i for i, call in enumerate(s.calls)} for side, s in (("a", before), ("b", after))}
-    prompts = zip(prompt_tokens(before).values(), prompt_tokens(after).values(), strict=True)
+    sizes = list(prompt_tokens(before).values()), list(prompt_tokens(after).values())
     spans: tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]] = ({}, {})
-    for a, b, (mine, theirs) in zip(before.calls, after.calls, prompts, strict=True):
-        if mine != theirs:
+    pairs = _pairs(before.calls, after.calls, *sizes)
+    here = {before.calls[i].id: place for place, (i, _) in enumerate(pairs)}
+    there = {after.calls[j].id: place for place, (_, j) in enumerate(pairs)}
+    for i, j in pairs:
+        a, b = before.calls[i], after.calls[j]
+        if sizes[0][i] != sizes[1][j]:
             yield "calls with other prompt tokens"
-        yield from _edges(a, b, place["a"], place["b"])
-        if _sharing(a, place["a"], spans[0]) != _sharing(b, place["b"], spans[1]):
+        yield from _edges(a, b, here, there)
+        if _sharing(a, here, spans[0]) != _sharing(b, there, spans[1]):
             yield "calls with other shared prefixes"
-        yield from _fresh(a, b, place["a"], place["b"])
+        yield from _fresh(a, b, here, there)
         for field in ("output_tokens", "reasoning_tokens", "stop_after", "agent", "model"):
             if getattr(a, field) != getattr(b, field):
                 yield f"calls with other {field}" if getattr(b, field) else f"calls without their {field}"
         yield from _recorded(a, b)
+
+
+def _pairs(
+    before: Sequence[Call], after: Sequence[Call], prompts: Sequence[int], others: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Which call is which, by place: a format may put branches in another order, then by depth and sizes."""
+    places = range(len(before))
+    one = [(prompts[i], before[i].output_tokens) for i in places]
+    other = [(others[i], after[i].output_tokens) for i in places]
+    if one == other or sorted(one) != sorted(other):
+        return [(i, i) for i in places]
+    depths = _depths(before), _depths(after)
+    return list(
+        zip(
+            sorted(places, key=lambda i: (depths[0][i], one[i])),
+            sorted(places, key=lambda i: (depths[1][i], other[i])),
+            strict=True,
+        )
+    )
+
+
+def _depths(calls: Sequence[Call]) -> list[int]:
+    """Calls on the longest path to each."""
+    depth: dict[str, int] = {}
+    for call in calls:
+        depth[call.id] = 1 + max((depth[edge.call] for edge in call.after), default=0)
+    return list(depth.values())
 
 
 def _edges(a: Call, b: Call, mine: dict[str, int], theirs: dict[str, int]) -> Iterator[str]:
@@ -62,7 +92,7 @@ def _fresh(a: Call, b: Call, mine: dict[str, int], theirs: dict[str, int]) -> It
         return
     for field in ("name", "seconds", "text"):
         values = [getattr(part, field) for part in a.fresh], [getattr(part, field) for part in b.fresh]
-        if any(map(_differ, *values)):
+        if any(map(_differ, *values)) and not (field == "text" and not any(values[0])):
             yield f"calls with parts that lost or changed their {field}"
     if [_index(mine, p.from_call) for p in a.fresh] != [_index(theirs, p.from_call) for p in b.fresh]:
         yield "calls with parts that lost or changed their from_call"

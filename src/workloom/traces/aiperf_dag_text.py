@@ -1,0 +1,55 @@
+"""Texts of AIPerf messages: how many tokens they are, and texts of a given number of tokens.
+
+A plain word is a token: small Latin letters between single blanks. The common words of `data/words.txt` are one token
+each in the vocabularies in use, so what is written here is as long for a server as for us.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from functools import cache
+from hashlib import shake_256
+from pathlib import Path
+
+from workloom.prompt import ORDINAL_BITS
+from workloom.traces.turns import estimate
+
+_WORDS_FILE = Path(__file__).parent.parent / "data" / "words.txt"
+_STRIDE = 1_597
+_PLAIN = b"abcdefghijklmnopqrstuvwxyz "
+
+
+@cache
+def _pool() -> tuple[str, ...]:
+    """A power of two of common words."""
+    return tuple(_WORDS_FILE.read_text("ascii").split())
+
+
+def words(text: int, tokens: int) -> str:
+    """The first `tokens` words of the text with this number; another number is another text.
+
+    Texts of one session begin with different words, as do those at the same place of sessions one after the other.
+    """
+    pool = _pool()
+    numbers = array("H", shake_256(f"workloom text {text}".encode()).digest(2 * tokens))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    mask = len(pool) - 1
+    if numbers:
+        numbers[0] = (text + _STRIDE * (text >> ORDINAL_BITS)) & mask
+    return " ".join([pool[number & mask] for number in numbers])
+
+
+def count(text: str) -> int:
+    """Tokens of a text: its words where all are plain, else an estimate from its length."""
+    if text.isascii():
+        data = text.encode()
+        if not data.translate(None, _PLAIN) and data.strip() == data != b"" and b"  " not in data:
+            return data.count(b" ") + 1
+    return estimate(len(text))
+
+
+def beginning(text: str, tokens: int, of: int) -> str:
+    """The share of a text that stands for its first `tokens` of `of` tokens."""
+    return text if tokens >= of else text[: len(text) * tokens // of]
