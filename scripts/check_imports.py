@@ -11,7 +11,7 @@ from pathlib import Path
 
 LAYERS = [
     "errors",
-    "seeds clock quiet",
+    "seeds clock quiet words",
     "session records prefix",
     "prompt",
     "traces",

@@ -26,7 +26,8 @@ import json
 import sys
 from pathlib import Path
 
-from workloom.drive.text import FUNCTION_WORDS, WORDS_FILE
+from workloom.drive.text import FUNCTION_WORDS
+from workloom.words import WORDS_FILE
 
 COUNT = 4096
 LEVELS = (10, 20, 35)

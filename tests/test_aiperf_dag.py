@@ -21,8 +21,8 @@ from workloom.prefix import common
 from workloom.prompt import planned
 from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, Span, validate
 from workloom.traces import Reading, open_trace, sniff
-from workloom.traces.aiperf_dag_text import count, words
-from workloom.traces.aiperf_dag_write import write
+from workloom.traces.aiperf_dag.text import count, words
+from workloom.traces.aiperf_dag.write import write
 from workloom.traces.reading import Report
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"

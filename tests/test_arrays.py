@@ -15,9 +15,9 @@ from workloom.session import Header
 from workloom.traces import Report
 from workloom.traces import arrays as arrays_module
 from workloom.traces.arrays import elements
-from workloom.traces.gather import Ids, gather
 from workloom.traces.lines import HALF_WRITTEN
 from workloom.traces.reading import Intake
+from workloom.traces.telemetry.gather import Ids, gather
 
 FAULTS = list[TraceError]
 

@@ -18,7 +18,7 @@ from test_otel import check, edges, parts
 from workloom.errors import TraceError
 from workloom.session import Call, Inherit, prompt_tokens
 from workloom.traces import Reading, open_trace, sniff
-from workloom.traces.message import REDACTED
+from workloom.traces.telemetry.message import REDACTED
 
 Row = dict[str, object]
 Load = Callable[..., dict[str, Call]]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from workloom.traces.message import MEDIA_CHARS, REDACTED, Message
-from workloom.traces.messages import Messages
+from workloom.traces.telemetry.message import MEDIA_CHARS, REDACTED, Message
+from workloom.traces.telemetry.messages import Messages
 
 
 def parse(*messages: object) -> tuple[Message, ...]:

@@ -14,7 +14,7 @@ from workloom.errors import TraceError
 from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, children, prompt_tokens, ready
 from workloom.traces import Report, open_trace, sniff
 from workloom.traces.losses import losses
-from workloom.traces.veeksha_write import write
+from workloom.traces.veeksha.write import write
 
 REAL = Path("../shared/data/h100-vllm")
 WEKA = Path("../shared/data/weka")

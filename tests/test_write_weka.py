@@ -17,7 +17,7 @@ from wekafiles import BLOCK, REAL, Row, document, marker, request, save
 from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, Span
 from workloom.traces import open_trace
 from workloom.traces.reading import Report
-from workloom.traces.weka_write import write
+from workloom.traces.weka.write import write
 
 
 def call(name: str, *after: Edge, tokens: int = 8, agent: str = "main", **fields: Any) -> Call:

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from functools import cache
 from hashlib import blake2b, shake_256
-from pathlib import Path
 
+from workloom import words
 from workloom.prompt import ORDINAL_BITS
 
-WORDS_FILE = Path(__file__).parent.parent / "data" / "words.txt"
 CODE = 5
 """Code words at the start of a period."""
 PERIOD = 12
@@ -57,7 +56,7 @@ _STRIDE = 1_597
 @cache
 def pool() -> tuple[bytes, ...]:
     """The content words: a power of two of them, in alphabetical order."""
-    return tuple(WORDS_FILE.read_bytes().split())
+    return tuple(word.encode() for word in words.pool())
 
 
 @cache

@@ -11,9 +11,9 @@ from __future__ import annotations
 from functools import cache
 from hashlib import shake_256
 from itertools import product
-from pathlib import Path
 
-WORDS_FILE = Path(__file__).parent.parent / "data" / "words.txt"
+from workloom.words import pool
+
 PERIOD = 16
 """Words from one name to the next."""
 _FILLER = PERIOD - 1
@@ -33,7 +33,7 @@ def name(number: int) -> str:
 @cache
 def _filler() -> list[str]:
     """The common words in a fixed shuffled order, and the beginning of them once more behind."""
-    words = WORDS_FILE.read_text("ascii").split()
+    words = pool()
     draw = shake_256(b"workloom answers").digest(8 * len(words))
     order = sorted(range(len(words)), key=lambda i: draw[8 * i : 8 * i + 8])
     shuffled = [words[i] for i in order]

@@ -22,7 +22,6 @@ from workloom.traces import (
     mooncake,
     native,
     openclaw,
-    openclaw_dag,
     otel,
     tracelab,
     trie,
@@ -30,6 +29,7 @@ from workloom.traces import (
     weka,
 )
 from workloom.traces.lines import BOM, head
+from workloom.traces.openclaw import dag as openclaw_dag
 from workloom.traces.reading import Duplicate, Intake, Reader, Reading, Report, Skipped, Source, expand
 
 HEAD_BYTES = 1 << 16
@@ -44,6 +44,8 @@ READERS: dict[str, Reader] = {
     "azure": Reader(azure.sniff, azure.header, azure.read),
     "burstgpt": Reader(burstgpt.sniff, burstgpt.header, burstgpt.read),
     "csv": Reader(csv_table.sniff, csv_table.header, csv_table.read, headed=True),
+    "bailian": Reader(bailian.sniff, bailian.header, bailian.read),
+    "mooncake": Reader(mooncake.sniff, mooncake.header, mooncake.read),
     "trie": Reader(trie.sniff, trie.header, trie.read),
     "veeksha": Reader(veeksha.sniff, veeksha.header, veeksha.read),
     "mini-swe-agent": Reader(mini_swe_agent.sniff, mini_swe_agent.header, mini_swe_agent.read),
@@ -52,8 +54,6 @@ READERS: dict[str, Reader] = {
     "litellm": Reader(litellm.sniff, litellm.header, litellm.read),
     "langfuse": Reader(langfuse.sniff, langfuse.header, langfuse.read),
     "otel": Reader(otel.sniff, otel.header, otel.read),
-    "bailian": Reader(bailian.sniff, bailian.header, bailian.read),
-    "mooncake": Reader(mooncake.sniff, mooncake.header, mooncake.read),
     "weka": Reader(weka.sniff, weka.header, weka.read),
 }
 

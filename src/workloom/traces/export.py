@@ -15,9 +15,12 @@ from msgspec import Struct, field
 
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header, Session
-from workloom.traces import aiperf_dag_write, csv_table, mooncake_write, open_trace, trie, veeksha_write, weka_write
+from workloom.traces import csv_table, mooncake_write, open_trace, trie
+from workloom.traces.aiperf_dag import write as aiperf_dag
 from workloom.traces.losses import compare
 from workloom.traces.reading import Reading, Report
+from workloom.traces.veeksha import write as veeksha
+from workloom.traces.weka import write as weka
 
 Write = Callable[[Path, Header, Iterable[Session], Report], Sequence[int]]
 """Writes sessions, in order, to a file (or folder) that is not there yet.
@@ -26,11 +29,11 @@ What it leaves out or changes it tells the report; the places of sessions left o
 """
 
 WRITERS: dict[str, Write] = {
-    "weka": weka_write.write,
+    "weka": weka.write,
     "mooncake": mooncake_write.write,
     "trie": trie.write,
-    "veeksha": veeksha_write.write,
-    "aiperf-dag": aiperf_dag_write.write,
+    "veeksha": veeksha.write,
+    "aiperf-dag": aiperf_dag.write,
     "csv": csv_table.write,
 }
 

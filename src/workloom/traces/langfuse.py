@@ -1,7 +1,7 @@
 """Langfuse: observations as the API and the exports give them, one a line, in a list, in pages or in trace documents.
 
 Names come in camel case (API, UI) and in snake case (blob storage). The observations of a session are a tree, as spans
-are: see :mod:`workloom.traces.spantree`.
+are: see :mod:`workloom.traces.telemetry.spantree`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from msgspec.structs import fields
 from workloom.errors import TraceError
 from workloom.session import MOST_TOKENS, Header, Session
 from workloom.traces.faults import DECODER_ERRORS
-from workloom.traces.gather import Gathered, Ids, decoded, gather
-from workloom.traces.messages import Messages
-from workloom.traces.observed import Count, Kind, Node, instant, settle
-from workloom.traces.observed_calls import session
 from workloom.traces.reading import Intake, Report
-from workloom.traces.spantree import observe
+from workloom.traces.telemetry.calls import session
+from workloom.traces.telemetry.gather import Gathered, Ids, decoded, gather
+from workloom.traces.telemetry.messages import Messages
+from workloom.traces.telemetry.observed import Count, Kind, Node, instant, settle
+from workloom.traces.telemetry.spantree import observe
 
 KINDS: dict[str, Kind] = {"GENERATION": "call", "TOOL": "tool", "AGENT": "agent"}
 _TYPES = rb"GENERATION|SPAN|EVENT|AGENT|TOOL|CHAIN|RETRIEVER|EVALUATOR|EMBEDDING|GUARDRAIL"
