@@ -27,7 +27,7 @@ def mutate(data: bytes, random: Random) -> bytes:
 def window(data: bytes, random: Random) -> bytes:
     """The first line of a large file of lines and a random run of the others; another file as it is."""
     lines = data.splitlines(keepends=True)
-    if len(data) <= WINDOW_BYTES or not lines[0].rstrip().endswith(b"}"):
+    if len(data) <= WINDOW_BYTES or len(lines) < 2 or not lines[0].rstrip().endswith(b"}"):
         return data
     first = random.randrange(1, len(lines))
     out, size = [lines[0]], len(lines[0])

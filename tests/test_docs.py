@@ -64,3 +64,16 @@ def test_no_registry_host_or_machine_path_is_in_the_repository() -> None:
         if path.is_file():
             text = path.read_bytes().decode("utf-8", "replace")
             assert not [word for word in words if word in text], name
+
+
+def test_every_format_is_in_the_table_of_formats_and_has_a_table_of_fields() -> None:
+    from workloom.traces import READERS
+    from workloom.traces.export import WRITERS
+
+    page = (ROOT / "docs/formats.md").read_text()
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
+    assert set(READERS) <= set(rows)
+    for name in READERS:
+        written = rows[name].rstrip("| ").endswith("yes")
+        assert written == (name in WRITERS), name
+    assert page.count("| field |") + page.count("| column |") >= len(READERS)
