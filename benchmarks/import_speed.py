@@ -28,7 +28,7 @@ def read(source: Path) -> int:
 
 def take(source: Path) -> int:
     """Import a trace into a temporary file."""
-    privacy = Privacy(salt("benchmark"))
+    privacy = Privacy(salt(None))
     with tempfile.TemporaryDirectory() as folder:
         reading = open_trace([source])
         return native.write(Path(folder) / "t.jsonl.zst", reading.header, (anonymous(s, privacy) for s in reading))

@@ -292,7 +292,7 @@ def test_implausible_outputs_are_estimated_at_four_characters_a_token(tmp_path: 
         ("output_tokens",),
     ], "400 / 4 = 100: 59 is too little and 60 is not; 422 / 4 + 2 * 45 = 196"
     assert reading.report.inferred["outputs estimated from what is visible of them"] == 3
-    assert reading.report.assumptions[0].endswith("4.0 characters a token and 45 tokens a tool call")
+    assert "45 tokens a tool call and 4 characters a token" in reading.report.assumptions[0]
 
 
 def test_characters_per_token_are_those_of_ten_calls_that_tell_them(tmp_path: Path) -> None:
@@ -304,8 +304,20 @@ def test_characters_per_token_are_those_of_ten_calls_that_tell_them(tmp_path: Pa
             lines.answer(10 * index + 4, str(index), 1000 + 300 * index, 245, uses(f"{index}", "B" * 198))
     calls, reading = one(lines.save(tmp_path / "s1.jsonl"))
     assert calls["c10"].output_tokens == 100, "(400 characters) / (245 - 45 tokens)"
-    assert "2.0 characters a token" in reading.report.assumptions[0]
     assert reading.report.inferred["sessions whose characters per token are those of their own calls"] == 1
+
+
+def test_rates_of_many_sessions_are_one_assumption(tmp_path: Path) -> None:
+    for session in range(3):
+        lines = Lines(f"s{session}", mark=f"m{session}.")
+        for index in range(10):
+            lines.user(10 * index, "x")
+            lines.answer(10 * index + 3, f"{session}.{index}", 1000 + 300 * index, 1, says(200))
+            lines.answer(10 * index + 4, f"{session}.{index}", 1000 + 300 * index, 50 + session, says(1))
+        lines.save(tmp_path / f"s{session}.jsonl")
+    reading = open_trace(str(tmp_path))
+    assert len(list(reading)) == 3
+    assert sum("characters a token" in said for said in reading.report.assumptions) == 1
 
 
 def test_a_prompt_that_is_not_told_is_estimated(tmp_path: Path) -> None:
@@ -379,6 +391,61 @@ def test_a_subagent_in_the_background_is_joined_where_its_end_is_told(tmp_path: 
     assert [(part.kind, part.from_call) for part in calls["c3"].fresh] == [("tool", None), ("tool", None)]
     assert edges(calls["c3"]) == [("c2", 6, "tool")], "of a command in the background, no subagent"
     assert reading.report.async_subagents == 1
+
+
+def test_a_subagent_that_works_again_waits_for_the_call_that_asked_it_to(tmp_path: Path) -> None:
+    lines = spawning()
+    lines.result(20, "t", **noted("abc"))
+    lines.answer(24, "2", 1200, 100)
+    lines.user(60)
+    lines.answer(64, "3", 1400, 100, uses("u", "Task", subagent_type="Explore", resume="abc"))
+    lines.result(90, "u", **noted("abc"))
+    lines.answer(95, "4", 1600, 100)
+    sub = agent("abc", 3, (8, 800), (19, 950))
+    sub.user(65)
+    sub.answer(80, "abc.2", 1200, 60)
+    sub.answer(89, "abc.3", 1400, 60)
+    sub.save(tmp_path / "s1/subagents/agent-abc.jsonl")
+    calls, reading = one(lines.save(tmp_path / "s1.jsonl"))
+    assert list(calls) == ["c0", "a1.0", "a1.1", "c1", "c2", "a1.2", "a1.3", "c3"]
+    assert edges(calls["a1.2"]) == [("a1.1", 0, "orchestration"), ("c2", 1, "spawn")]
+    assert calls["a1.2"].inherit == Inherit("a1.1")
+    assert edges(calls["c3"]) == [("c2", 0, "orchestration"), ("a1.3", 1, "orchestration")]
+    assert reading.report.inferred["subagents that a later call sent to work again"] == 1
+
+
+def test_a_subagent_may_be_sent_to_work_again_by_itself_or_twice_at_once(tmp_path: Path) -> None:
+    """Nonsense, which makes a valid session with all calls all the same."""
+    lines = spawning()
+    lines.answer(2.5, "1", 1000, 100, uses("u", "Task"))
+    lines.result(20, "u", **noted("abc"))
+    lines.result(20, "t", **noted("abc"))
+    lines.answer(24, "2", 1200, 100)
+    sub = agent("abc", 3, (8, 800), (19, 950))
+    sub.answer(21, "abc.2", 1000, 60, uses("v", "Task"), uses("w", "Task"))
+    sub.result(22, "w", **noted("abc"))
+    sub.result(22, "v", **noted("abc"))
+    sub.answer(23, "abc.3", 1100, 60)
+    sub.answer(24, "abc.4", 1200, 60)
+    sub.save(tmp_path / "s1/subagents/agent-abc.jsonl")
+    calls, _ = one(lines.save(tmp_path / "s1.jsonl"))
+    assert sorted(calls) == ["a1.0", "a1.1", "a1.2", "a1.3", "a1.4", "c0", "c1"]
+
+
+def test_what_ran_before_the_session_began_keeps_its_waits_and_no_instants(tmp_path: Path) -> None:
+    """Some versions warm subagents up while the user still writes."""
+    lines = Lines()
+    lines.user(30)
+    lines.answer(33, "1", 1000, 100)
+    sub = agent("abc", 3, (8, 800), (19, 950), prompt="Warmup")
+    sub.save(tmp_path / "s1/subagents/agent-abc.jsonl")
+    (session,) = reading = open_trace([lines.save(tmp_path / "s1.jsonl")])
+    validate(session)
+    calls = {call.id: call for call in session.calls}
+    assert instants(calls["c0"]) == (0, 3)
+    assert [instants(calls[name]) for name in ("a1.0", "a1.1")] == [(None, None)] * 2
+    assert edges(calls["a1.0"]) == [] and edges(calls["a1.1"]) == [("a1.0", 10, "tool")]
+    assert reading.report.inferred["calls before the first of their session, whose instants are left out"] == 2
 
 
 def test_a_report_can_be_fetched(tmp_path: Path) -> None:
@@ -622,6 +689,7 @@ def test_an_interrupted_answer_is_aborted_and_one_that_never_began_is_no_call(tm
     calls, reading = one(lines.save(tmp_path / "s1.jsonl"))
     assert [call.recorded.status for call in calls.values() if call.recorded] == ["aborted", "ok", "aborted"]
     assert calls["c0"].output_tokens == 50, "what had come"
+    assert [call.stop_after for call in calls.values()] == [50, None, 100], "the user hung up there"
     assert [edges(call) for call in calls.values()][1:] == [[("c0", 6, "human")], [("c1", 8, "human")]]
     assert reading.report.dropped == {
         "calls that were aborted before they answered: the file tells nothing of them": 1,
@@ -866,6 +934,17 @@ def test_odd_links_and_times_end_in_a_valid_session(tmp_path: Path) -> None:
     assert reading.report.dropped["tool results that are told twice"] == 1
 
 
+def test_a_tree_that_would_take_forever_is_one_error(tmp_path: Path) -> None:
+    lines = Lines()
+    for _ in range(3000):
+        lines.line(0, "progress")
+    top = lines.last
+    for index in range(3000):
+        lines.answer(1, str(index), 1000, 100, parentUuid=top)
+    with pytest.raises(TraceError, match="too tangled"):
+        list(open_trace([lines.save(tmp_path / "s1.jsonl")]))
+
+
 def test_a_clock_that_jumps_by_millennia_is_an_error(tmp_path: Path) -> None:
     lines = _good()
     lines.rows[2]["timestamp"] = lines.rows[3]["timestamp"] = "9999-12-31T23:59:59Z"
@@ -917,7 +996,7 @@ def test_real_outputs_are_repaired() -> None:
     assert (len(guessed), sum(call.output_tokens for call in guessed)) == (87, 15_166)
     assert sum(call.output_tokens for call in own) == 63_897
     assert [call.output_tokens for call in big.calls if call.agent != "main"] == [453, 604, 951]
-    assert "2.9 characters a token" in reading.report.assumptions[0]
+    assert reading.report.inferred["sessions whose characters per token are those of their own calls"] == 1
 
 
 @real

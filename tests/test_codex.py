@@ -164,6 +164,15 @@ def test_a_compaction_is_a_call_and_a_reset_context(tmp_path: Path) -> None:
     assert reading.report.inferred["histories replaced by a summary (compaction)"] == 1
 
 
+def test_a_turn_aborted_while_its_tool_ran_is_no_lost_call(tmp_path: Path) -> None:
+    rollout = Rollout().user(1).asks(3, "a").count(3, 100, 10).event(9, "turn_aborted").output(9, "a").user(20)
+    session, reading = one(rollout.answers(22).count(22, 130, 10).save(tmp_path))
+    assert [call.recorded.status for call in session.calls if call.recorded] == ["ok", "ok"]
+    assert reading.report.dropped == {
+        "turns aborted while no answer was being written: before one began, or while a tool ran": 1
+    }
+
+
 def test_an_aborted_turn_is_a_call_of_estimated_size(tmp_path: Path) -> None:
     rollout = Rollout().user(1).answers(3).count(3, 100, 10).user(9).answers(11, "x" * 80).event(12, "turn_aborted")
     rollout.user(20).answers(23).count(23, 160, 7)
@@ -251,7 +260,9 @@ def test_a_subagent_is_spawned_and_joined(tmp_path: Path) -> None:
         "c0": "main", "a1.0": "explorer:1", "c1": "main", "a1.1": "explorer:1", "c2": "main",
     }  # fmt: skip
     assert after(calls["a1.0"]) == [("c0", 1.0, "spawn")] and calls["a1.0"].inherit is None
-    assert after(calls["c2"]) == [("c1", 1.0, "tool"), ("a1.1", 1.0, "spawn")], "the wait's own time is the subagent's"
+    assert after(calls["c2"]) == [("c1", 1.0, "tool"), ("a1.1", 1.0, "orchestration")], (
+        "the wait's own time is the subagent's"
+    )
     assert [(part.kind, part.from_call) for part in calls["c2"].fresh] == [("report", "a1.1")]
 
 

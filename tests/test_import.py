@@ -60,8 +60,8 @@ def test_a_folder_of_several_formats_is_one_trace_and_other_files_are_listed(tmp
     (tmp_path / "settings.json").write_text('{"theme": "dark"}')
     done = workloom("import", tmp_path, "-o", tmp_path / "out.zst")
     assert done.returncode == 0, done.stderr
-    assert "settings.json" in done.stdout and "2 files" in done.stdout
-    assert "native + weka" in done.stdout or "weka + native" in done.stdout
+    assert "settings.json" in "".join(line.strip().removeprefix("no trace").strip() for line in done.stdout.split("\n"))
+    assert "native + weka, 2 files" in done.stdout
     alone = workloom("import", tmp_path / "settings.json", "-o", tmp_path / "o")
     assert alone.returncode == 1 and "no reader knows this file" in alone.stderr
 
@@ -104,6 +104,18 @@ def test_a_format_that_can_hold_nothing_of_a_trace_is_refused(tmp_path: Path) ->
     done = workloom("export", weka(tmp_path), "--format", "trie", "-o", tmp_path / "t.jsonl")
     assert done.returncode == 1 and "can hold none" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_an_import_of_nothing_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"resourceSpans": [{"scopeSpans": [{"spans": []}]}]}')
+    done = workloom("import", tmp_path / "t.json", "-o", tmp_path / "out.jsonl")
+    assert done.returncode == 1 and "no session was found" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_a_writer_of_the_native_format_is_not_guessed_at(tmp_path: Path) -> None:
+    done = workloom("export", weka(tmp_path), "--format", "native", "-o", tmp_path / "t.jsonl")
+    assert done.returncode == 2 and "hint: workloom's own format is written by `workloom import`" in done.stderr
 
 
 @pytest.mark.parametrize("format", WRITERS)

@@ -161,3 +161,14 @@ def test_bad_observations_are_named(tmp_path: Path, change: Row, where: str) -> 
     reading = opened(tmp_path / "t.jsonl", *rows, skip_bad=True)
     assert [list(prompt_tokens(session).values()) for session in reading] == [[50]]
     assert len(reading.report.skipped) == 1
+
+
+def test_what_an_observation_holds_may_be_called_observations(tmp_path: Path) -> None:
+    """Only a trace document holds observations in the list of that name."""
+    told = {"observations": [{"x": 1}]}
+    rows = [
+        observation("t", "TOOL", "T", None, 0, 1, name="look", output=told),
+        generation("1", None, 1, 2, input=told),
+    ]
+    (session,) = opened(tmp_path / "t.jsonl", *rows)
+    assert len(session.calls) == 1

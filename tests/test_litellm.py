@@ -6,6 +6,7 @@ No real log was at hand: rows are made from the documented StandardLoggingPayloa
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,3 +234,41 @@ def test_random_logs_are_valid_sessions(tmp_path: Path) -> None:
             histories.append([*history, out] if out else history)
         for session in opened(tmp_path / "t.jsonl", *rows):
             check(session)
+
+
+def test_marks_of_what_is_to_be_cached_are_no_part_of_a_message(load: Load) -> None:
+    """Clients of Anthropic's models put them on the last message, so they move on from call to call."""
+    system: Row = {"role": "system", "content": "s" * 40}
+
+    def marked(message: Row) -> Row:
+        text = {"type": "text", "text": message["content"], "cache_control": {"type": "ephemeral"}}
+        return {"role": message["role"], "content": [text]}
+
+    def tool(mark: bool) -> Row:
+        part: Row = {"type": "tool_result", "tool_use_id": "k", "content": [{"type": "text", "text": "r" * 80}]}
+        return {"role": "user", "content": [{**part, "cache_control": {"type": "ephemeral"}} if mark else part]}
+
+    use: Row = {"role": "assistant", "content": [{"type": "tool_use", "id": "k", "name": "b", "input": {}}]}
+    calls = load(
+        row("1", 0, 1, [system, marked(user("u" * 80))], use, prompt_tokens=40),
+        row("2", 2, 3, [system, user("u" * 80), use, tool(True)], answer("x"), prompt_tokens=70),
+        row("3", 4, 5, [system, user("u" * 80), use, tool(False), answer("x"), marked(user("v"))], answer("y"),
+            prompt_tokens=80),
+    )  # fmt: skip
+    assert [call.agent for call in calls.values()] == ["main"] * 3
+    assert [call.inherit for call in calls.values()] == [None, Inherit("c0"), Inherit("c1")]
+
+
+def test_a_file_for_every_request(tmp_path: Path) -> None:
+    """A proxy that logs to a bucket writes more files than a process may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(300):
+        name = f"T{number % 100}"
+        rows = [row(f"{number}", number, number + 1, [user("u" * 180)], answer("x"), trace_id=name)]
+        (tmp_path / f"{number:03}.json").write_text(json.dumps(rows[0]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        sessions = list(open_trace([tmp_path]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(session.calls) for session in sessions] == [3] * 100

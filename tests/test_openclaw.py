@@ -513,6 +513,17 @@ def test_odd_files_are_repaired_and_it_is_said(tmp_path: Path) -> None:
     }
 
 
+def test_an_input_stamped_behind_its_call_was_there_when_that_began(tmp_path: Path) -> None:
+    log = _good()
+    (result,) = [row for row in log.rows if row.get("message", {}).get("role") == "toolResult"]
+    plain, _ = read(log, folder=tmp_path)
+    result["message"]["timestamp"] += 60_000
+    late, reading = read(log, folder=tmp_path)
+    assert [edges(call) for call in late[0].calls] == [edges(call) for call in plain[0].calls]
+    what = "calls stamped to begin before their input was there: taken to have had it when they began"
+    assert reading.report.inferred[what] == 1
+
+
 def test_files_of_the_first_version_have_no_tree(tmp_path: Path) -> None:
     log = _good()
     log.rows[0]["version"] = 1

@@ -535,3 +535,91 @@ def test_wide_fans_keep_few_edges(tmp_path: Path) -> None:
     (session,) = opened(tmp_path / "t.json", *(span("ab" * 16, *row) for row in rows))  # type: ignore[arg-type]
     check(session)
     assert max(len(call.after) for call in session.calls) == 64
+
+
+# ------------------------------------------------------------------------------------------- what exports look like
+
+
+def prefixes(session: Session) -> dict[tuple[str, str], int]:
+    """Tokens that each two prompts share."""
+    keys = [(call.id, prompt.key) for call, prompt in planned(session)]
+    return {(a, b): common(x, y) for i, (b, y) in enumerate(keys) for a, x in keys[:i]}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_two_wordings_of_one_answer_are_not_shared(tmp_path: Path, recorded: bool) -> None:
+    """An edit, or another attempt that was not recorded: what comes before is all that is shared."""
+    call = {"type": "tool_call", "id": "k", "name": "t", "arguments": {}}
+
+    def history(words: str, then: str) -> str:
+        answer = {"role": "assistant", "parts": [{"type": "text", "content": words}, *([call] if recorded else [])]}
+        return json.dumps([*json.loads(said(("user", "u" * 400))), answer, *json.loads(said(("user", then * 400)))])
+
+    first = chat(100, 50, input__messages=said(("user", "u" * 400)))
+    if recorded:
+        parts = [{"type": "text", "content": "A" * 200}, call]
+        first["gen_ai.output.messages"] = json.dumps([{"role": "assistant", "parts": parts}])
+    (session,) = opened(
+        tmp_path / "t.json",
+        span("ab" * 16, "01", "", 0, 1, first),
+        span("ab" * 16, "02", "", 2, 3, chat(250, 50, input__messages=history("A" * 200, "x"))),
+        span("ab" * 16, "03", "", 4, 5, chat(250, 50, input__messages=history("B" * 200, "y"))),
+    )
+    check(session)
+    assert prefixes(session) == {("c0", "c1"): 100, ("c0", "c2"): 100, ("c1", "c2"): 100}
+    assert session.calls[1].inherit == Inherit("c0")
+
+
+def test_a_scaffold_of_long_words_is_shared_whole(tmp_path: Path) -> None:
+    """Text of more than 4 characters a token: tools and system prompt still have one size in all prompts."""
+    scaffold = {
+        "tool__definitions": json.dumps([{"name": "t", "description": "d" * 8_000}]),
+        "system_instructions": json.dumps([{"type": "text", "content": "s" * 20_000}]),
+    }
+    (session,) = opened(
+        tmp_path / "t.json",
+        span("ab" * 16, "01", "", 0, 3, chat(6_500, 5, input__messages=said(("user", "q" * 400)), **scaffold)),
+        span("ab" * 16, "02", "", 0, 3, chat(6_850, 5, input__messages=said(("user", "w" * 2_000)), **scaffold)),
+    )
+    check(session)
+    assert 6_350 < prefixes(session)["c0", "c1"] < 6_410, "28,000 of 28,400 characters of 6,500 tokens"
+
+
+def test_a_message_that_two_strangers_share_has_one_size_in_both(tmp_path: Path) -> None:
+    texts = [("user", "q" * 4_000), ("user", "b" * 1_000), ("user", "c" * 1_000)]
+    (session,) = opened(
+        tmp_path / "t.json",
+        *(
+            span("ab" * 16, f"0{n}", "", 0, 3, chat(900 + 250 * (n - 1), 5, input__messages=said(*texts[:n])))
+            for n in (1, 2, 3)
+        ),
+    )
+    check(session)
+    assert prefixes(session) == {("c0", "c1"): 900, ("c0", "c2"): 900, ("c1", "c2"): 1_150}, "all of the shorter"
+
+
+def test_what_collectors_and_tempo_write(tmp_path: Path) -> None:
+    spans = [span("ab" * 16, f"0{n}", "", n, n + 1, chat()) for n in range(3)]
+    lines = [{"resourceLogs": [{"scopeLogs": []}]}, document(spans[:2]), {"resourceMetrics": []}, document(spans[2:])]
+    batches = {"batches": document(spans)["resourceSpans"]}
+    shapes = {
+        "mixed.jsonl": "".join(json.dumps(line) + "\n" for line in lines),
+        "pretty.json": "\n".join(json.dumps(document([one]), indent=4) for one in spans),
+        "tempo.json": json.dumps(batches),
+        "trace.json": json.dumps({"trace": document(spans)}),
+    }
+    for name, content in shapes.items():
+        (tmp_path / name).write_text(content)
+        assert sniff(tmp_path / name) == "otel"
+        (session,) = open_trace([tmp_path / name])
+        assert len(session.calls) == 3, name
+    (tmp_path / "logs.jsonl").write_text(json.dumps(lines[0]))
+    assert sniff(tmp_path / "logs.jsonl") is None
+
+
+def test_a_duration_of_javascript_is_no_fault(tmp_path: Path) -> None:
+    row = {"traceId": "ab" * 16, "spanId": "01", "startTime": [1_760_000_000, 5], "endTime": [1_760_000_001, 5],
+           "duration": [1, 0], "attributes": chat()}  # fmt: skip
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    (session,) = open_trace([tmp_path / "t.jsonl"])
+    assert session.calls[0].recorded is not None and session.calls[0].recorded.end_s == 1.0

@@ -146,9 +146,19 @@ def test_a_subagent_is_found_by_when_it_ran(tmp_path: Path) -> None:
     assert session.id == "p" and list(calls) == ["c0", "a1.0", "a1.1", "c1"]
     assert calls["a1.0"].agent == "subagent:1" and calls["a1.0"].inherit is None
     assert after(calls["a1.0"]) == [("c0", 1.0, "spawn")]
-    assert after(calls["c1"]) == [("c0", 5.0, "tool"), ("a1.1", 5.0, "spawn")], "what is left behind its end"
+    assert after(calls["c1"]) == [("c0", 5.0, "tool"), ("a1.1", 5.0, "orchestration")], "what is left behind its end"
     assert [(part.kind, part.from_call, part.seconds) for part in calls["c1"].fresh] == [("report", "a1.1", None)]
     assert reading.report.inferred["subagents recognised by when they ran"] == 1
+
+
+def test_reports_of_subagents_side_by_side_are_each_ones_own(tmp_path: Path) -> None:
+    parent = [
+        round_("p", 0, 1000, 20, [(0, "user")], 4, ("t", "Task", 4, 40), ("u", "Task", 4, 50)),
+        round_("p", 1, 1100, 9, [(40, "t"), (50, "u")], 55),
+    ]
+    (session,), _ = load(tmp_path, *parent, *_child("k", 5, 35), *_child("l", 6, 45))
+    calls = {call.id: call for call in session.calls}
+    assert [(part.kind, part.from_call) for part in calls["c1"].fresh] == [("report", "a1.1"), ("report", "a2.1")]
 
 
 def test_a_subagents_subagent(tmp_path: Path) -> None:

@@ -146,12 +146,16 @@ def prompt_tokens(session: Session) -> dict[str, int]:
     prompts: dict[str, int] = {}
     wholes: dict[str, int] = {}
     for call in session.calls:
-        inherited = 0
-        if call.inherit is not None:
-            whole = wholes[call.inherit.call]
-            inherited = whole if call.inherit.tokens is None else min(call.inherit.tokens, whole)
-        prompts[call.id] = inherited + call.span_tokens + call.fresh_tokens
-        wholes[call.id] = prompts[call.id] + call.answer_tokens
+        tokens, inherit = 0, call.inherit
+        for span in call.spans:
+            tokens += span.tokens
+        for part in call.fresh:
+            tokens += part.tokens
+        if inherit is not None:
+            whole = wholes[inherit.call]
+            tokens += whole if inherit.tokens is None else min(inherit.tokens, whole)
+        prompts[call.id] = tokens
+        wholes[call.id] = tokens + call.answer_tokens
     return prompts
 
 

@@ -20,6 +20,7 @@ app = App(
     name="workloom",
     help="How an LLM serving system behaves under agentic load: real traces in, live or simulated runs, numbers out.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
 )
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]

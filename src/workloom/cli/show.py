@@ -60,7 +60,7 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
     """Names and values to stdout."""
     out = Table(show_header=False, box=None, padding=(0, 2))
     out.add_column(style="bold")
-    out.add_column()
+    out.add_column(overflow="fold")  # a path is never cut
     for name, value in rows:
         out.add_row(Text(name), Text(value))
     console().print(out)

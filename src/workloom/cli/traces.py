@@ -10,7 +10,7 @@ import msgspec
 
 from workloom.cli.options import PrivacyOptions, TraceOptions
 from workloom.cli.show import print_rows
-from workloom.errors import UsageError
+from workloom.errors import TraceError, UsageError
 from workloom.model.describe import many, notes
 from workloom.session import Session
 from workloom.traces import Reading, Report, native, open_trace
@@ -41,8 +41,19 @@ def _source(reading: Reading) -> str:
 
 
 def _anonymous(reading: Reading, privacy: Privacy) -> Iterator[Session]:
+    """The sessions to write. Raises TraceError where there are none: then nothing is written."""
     for session in reading:
         yield anonymous(session, privacy)
+    report = reading.report
+    if not report.sessions:
+        met = [f"{count:,} x {what}" for what, count in report.dropped.items()]
+        met += [f"{bad.where}: {bad.why}" for bad in report.skipped[:3]]
+        raise TraceError(
+            "no session was found",
+            where=", ".join(map(str, reading.paths[:3])) + (", ..." if len(reading.paths) > 3 else ""),
+            expected=f"sessions ({report.format})",
+            found="; ".join(met) or "nothing of that format",
+        )
 
 
 def _rows(report: Report) -> list[tuple[str, str]]:

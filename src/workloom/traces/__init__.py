@@ -44,8 +44,8 @@ READERS: dict[str, Reader] = {
     "azure": Reader(azure.sniff, azure.header, azure.read),
     "burstgpt": Reader(burstgpt.sniff, burstgpt.header, burstgpt.read),
     "csv": Reader(csv_table.sniff, csv_table.header, csv_table.read, headed=True),
-    "bailian": Reader(bailian.sniff, bailian.header, bailian.read),
-    "mooncake": Reader(mooncake.sniff, mooncake.header, mooncake.read),
+    "bailian": Reader(bailian.sniff, bailian.header, bailian.read, validates=True, counts=True),
+    "mooncake": Reader(mooncake.sniff, mooncake.header, mooncake.read, validates=True, counts=True),
     "trie": Reader(trie.sniff, trie.header, trie.read),
     "veeksha": Reader(veeksha.sniff, veeksha.header, veeksha.read),
     "mini-swe-agent": Reader(mini_swe_agent.sniff, mini_swe_agent.header, mini_swe_agent.read),
@@ -120,12 +120,15 @@ def sniff(path: Path) -> str | None:
 
 def _unknown(path: Path) -> TraceError:
     beginning = head(path, 60)
+    hint = "name the format with --format if it is one of these"
+    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
+        hint = "this is UTF-16: save it as UTF-8"
     return TraceError(
         "no reader knows this file" if beginning.strip() else "the file is empty",
         where=str(path),
         expected=f"one of the formats {', '.join(READERS)}",
         found=f"{beginning!r}" if beginning else "no bytes",
-        hint="name the format with --format if it is one of these",
+        hint=hint,
     )
 
 

@@ -42,6 +42,8 @@ class Input(NamedTuple):
     source: int | None = None
     waits: bool = False
     """Whether that tool returns when a subagent does."""
+    by: str | None = None
+    """The last call of that subagent, where the trace tells which it is: else it is the last that is joined."""
 
 
 class Joined(NamedTuple):
@@ -189,7 +191,7 @@ class Writer:
         """The output of a tool that waited for a subagent is its report."""
         if not one.waits or not made.joins:
             return one.part
-        return replace(one.part, kind="report", seconds=None, from_call=made.joins[-1].call)
+        return replace(one.part, kind="report", seconds=None, from_call=one.by or made.joins[-1].call)
 
     def _waits(self, index: int, calls: Sequence[Made], spawn: Done | None) -> list[Done]:
         """What a call waited for: tools of earlier calls, the user, subagents."""
@@ -208,7 +210,7 @@ class Writer:
             out.append(Done(self.name(index - 1), last.done_s, tool_s, "tool"))
         else:
             out.append(Done(self.name(index - 1), last.done_s, last.done_s, "orchestration"))
-        return [*out, *(Done(join.call, join.end_s, join.end_s, "spawn") for join in made.joins)]
+        return [*out, *(Done(join.call, join.end_s, join.end_s, "orchestration") for join in made.joins)]
 
 
 def ordered(made: list[tuple[float, Call]]) -> tuple[Call, ...]:

@@ -59,7 +59,7 @@ class Export(Struct):
 def writer(format: str) -> Write:
     """The writer of a format. Raises UsageError."""
     if format not in WRITERS:
-        close = nearest(format, list(WRITERS))
+        close = None if format == "native" else nearest(format, list(WRITERS))
         raise UsageError(
             "there is no writer for this format",
             where="--format",

@@ -97,7 +97,16 @@ def header(path: Path) -> Header:
 
 def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
     """The sessions of all files. Memory: the numbers of the largest session, and an index of the observations."""
-    for gathered in gather(paths, intake, _keys, _named):
+
+    def keys(head: bytes) -> tuple[str, ...]:
+        found = _keys(head)
+        if found == ("observations",):
+            intake.report.assume(
+                "a trace document is a session of its own: its own session, user and name are not read"
+            )
+        return found
+
+    for gathered in gather(paths, intake, keys, _named):
         made = _session(gathered, intake)
         if made is not None:
             yield made
@@ -106,7 +115,10 @@ def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
 def _keys(head: bytes) -> tuple[str, ...]:
     if _page.match(head):
         return ("data",)
-    return ("observations",) if _trace.search(head) else ()
+    trace, row = _trace.search(head), _needed[0].search(head)
+    if trace is None or (row is not None and row.start() < trace.start()):
+        return ()  # an observation names its trace first: what it holds may be called observations too
+    return ("observations",)
 
 
 def _named(data: bytes) -> Ids:

@@ -208,7 +208,39 @@ class Place(NamedTuple):
 
 
 OPEN_FILES = 64
-"""Files that :class:`Groups` keeps open; a system allows some hundreds."""
+"""Of :class:`Files` at a time; a system allows some hundreds."""
+
+
+class Files:
+    """Files that are read here and there, few of them open at a time: a proxy may write one for every request."""
+
+    def __init__(self, paths: Sequence[Path], intake: Intake) -> None:
+        self._paths, self._intake = paths, intake
+        self._open: dict[int, tuple[contextlib.ExitStack, IO[bytes]]] = {}
+        """The last used come last."""
+        self._seen: set[int] = set()
+
+    def open(self, number: int) -> IO[bytes]:
+        """One of the files; damage of a compressed one is told once."""
+        found = self._open.pop(number, None)
+        if found is None:
+            if len(self._open) >= OPEN_FILES:
+                self._open.pop(next(iter(self._open)))[0].close()
+            intake = self._intake._replace(on_bad=_told) if number in self._seen else self._intake
+            stack = contextlib.ExitStack()
+            found = stack, stack.enter_context(seekable(self._paths[number], intake))
+            self._seen.add(number)
+        self._open[number] = found
+        return found[1]
+
+    def close(self) -> None:
+        for stack, _ in self._open.values():
+            stack.close()
+        self._open.clear()
+
+
+def _told(error: TraceError) -> None:
+    """It was, when the file was opened first."""
 
 
 class Groups:
@@ -223,17 +255,15 @@ class Groups:
     ) -> None:
         """`key` gives a line's key, or None to leave it out; it reports bad lines itself."""
         self._paths = tuple(paths)
-        self._intake = intake
+        self._files = Files(self._paths, intake)
         self._at: dict[Hashable, tuple[array[int], array[int], array[int]]] = {}
         """For each key the file, the offset and the line number of its rows."""
-        self._files: dict[int, IO[bytes]] = {}
-        self._open = contextlib.ExitStack()
         for index in range(len(self._paths)):
             self._index(index, key)
 
     def _index(self, index: int, key: Callable[[Path, int, bytes], Hashable | None]) -> None:
         path, at = self._paths[index], 0
-        for number, line in enumerate(self._file(index), start=1):
+        for number, line in enumerate(self._files.open(index), start=1):
             start, at = at, at + len(line)
             if not line.strip():
                 continue
@@ -247,21 +277,12 @@ class Groups:
             places[1].append(start)
             places[2].append(number)
 
-    def _file(self, index: int) -> IO[bytes]:
-        """One of the files, open; when there are too many, all others are closed first."""
-        if index not in self._files:
-            if len(self._files) >= OPEN_FILES:
-                self._open.close()
-                self._files.clear()
-            self._files[index] = self._open.enter_context(seekable(self._paths[index], self._intake))
-        return self._files[index]
-
     def __len__(self) -> int:
         return len(self._at)
 
     def __iter__(self) -> Iterator[tuple[Hashable, list[tuple[Place, bytes]]]]:
         """(key, its lines); the files are closed behind the last."""
-        with self._open:
+        with contextlib.closing(self._files):
             for key in self._at:
                 yield key, self.of(key)
 
@@ -272,11 +293,10 @@ class Groups:
 
     def close(self) -> None:
         """Close the files."""
-        self._open.close()
-        self._files.clear()
+        self._files.close()
 
     def _line(self, index: int, offset: int, number: int) -> tuple[Place, bytes]:
-        file = self._file(index)
+        file = self._files.open(index)
         file.seek(offset)
         line = file.readline()
         return Place(self._paths[index], number), line.removeprefix(BOM) if number == 1 else line

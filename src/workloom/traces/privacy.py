@@ -1,13 +1,13 @@
 """What of a trace may leave the machine it was recorded on: sizes, times, roles, names; no text, no identities.
 
 Every id that came with the trace becomes a keyed digest under a salt of the import, which is kept nowhere: equal
-secrets in two imports cannot be linked, and a guess cannot be checked. Inside one import equal ids stay equal, so
-sharing survives. Ids of calls and agents become numbers.
+secrets in two imports cannot be linked, and a guess cannot be checked (with a phrase for a salt: not without guessing
+the phrase too). Inside one import equal ids stay equal, so sharing survives. Ids of calls and agents become numbers.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import blake2b, scrypt
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,8 +28,15 @@ class Privacy(Struct, frozen=True):
 
 
 def salt(phrase: str | None) -> bytes:
-    """The key that a phrase stands for; a fresh one that is kept nowhere without a phrase."""
-    return seeds.fresh_salt() if phrase is None else blake2b(phrase.encode("utf-8", "replace"), digest_size=32).digest()
+    """The key that a phrase stands for; a fresh one that is kept nowhere without a phrase.
+
+    Names of tools are known, so a phrase can be tried on their digests: each try is made to cost a tenth of a second.
+    """
+    if phrase is None:
+        return seeds.fresh_salt()
+    return scrypt(
+        phrase.encode("utf-8", "surrogatepass"), salt=b"workloom", n=1 << 15, r=8, p=1, maxmem=1 << 26, dklen=32
+    )
 
 
 def anonymous(session: Session, privacy: Privacy) -> Session:

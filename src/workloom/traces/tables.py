@@ -114,10 +114,7 @@ class Columns:
     def count(self, number: int, cells: list[str], column: str, most: int = LARGEST_COUNT) -> int:
         """A count of 0 or more; also as `472.0`, which is what counts become beside empty cells in some tools."""
         cell = cells[self.at[column]]
-        try:
-            value = int(cell)
-        except ValueError:
-            value = _whole(cell)
+        value = int(cell) if cell.isascii() and cell.isdigit() and len(cell) < 20 else _whole(cell)
         if not 0 <= value <= most:
             raise self.fault(number, column, f"a count, 0 to {most}", cell)
         return value
@@ -151,7 +148,7 @@ class Columns:
 def _whole(cell: str) -> int:
     """A count written with a decimal point; -1 for anything else."""
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # 1_000 is Python's, and no table's
     except ValueError:
         return -1
     return int(value) if value.is_integer() else -1

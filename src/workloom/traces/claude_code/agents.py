@@ -13,12 +13,16 @@ COMPACT = "compact"
 
 
 class Family:
-    """The agents of a session. `spawner`: the call each begins behind, where there is one; `labels`: their names."""
+    """The agents of a session. `spawner`: the call each begins behind, where there is one; `labels`: their names.
+
+    `again`: for the first call of each later assignment of a subagent the call that gave it.
+    """
 
     def __init__(self, log: Log, report: Report) -> None:
         self.main = log.main if log.main.calls else _first(log)
         self.spawner: dict[Agent, Call] = {}
         self.labels: dict[Agent, str] = {}
+        self.again: dict[Call, Call] = {}
         self._by_time = sorted(self.main.calls, key=_first_s)
         self._number = 0
         self._log = log
@@ -34,10 +38,11 @@ class Family:
         self._compactions()
 
     def calls(self) -> Iterator[Call]:
-        """All calls, those of a subagent behind the call that spawned it."""
+        """All calls, those of a subagent behind the call that spawned it or sent it to work again."""
         spawned: dict[Call, list[Agent]] = {}
         for agent, spawner in self.spawner.items():
             spawned.setdefault(spawner, []).append(agent)
+        runs = {agent: _Runs(agent) for agent in (self.main, *self._agents)}
         for root in (self.main, *self._agents):
             if root in self.labels:
                 continue
@@ -45,7 +50,7 @@ class Family:
                 self.spawner.pop(root, None)
                 self._report.infer("subagents without a call that could have started them")
             self._name(root)
-            stack = [iter(root.calls)]
+            stack = [_assigned(runs[root])]
             while stack:
                 call = next(stack[-1], None)
                 if call is None:
@@ -55,7 +60,17 @@ class Family:
                 begun = [agent for agent in spawned.get(call, []) if agent not in self.labels]
                 for agent in begun:
                     self._name(agent)
-                stack += [iter(agent.calls) for agent in reversed(begun)]
+                resumed = [self._again(runs[use.agent], use) for use in call.uses if use.agent in runs]
+                stack += reversed([*(_assigned(runs[agent]) for agent in begun), *resumed])
+        for left in runs.values():
+            while left.remain:
+                yield from _assigned(left)
+
+    def _again(self, runs: _Runs, use: Use) -> Iterator[Call]:
+        """The calls that a tool call sent a subagent to make once more, if it is the next to do so."""
+        if runs.remain and runs.by is use:
+            self.again[runs.first] = use.call
+            yield from _assigned(runs)
 
     def _name(self, agent: Agent) -> None:
         spawner = self.spawner.get(agent)
@@ -78,7 +93,10 @@ class Family:
             agent = self._log.agent_of(use.result.agent_id) if use.result is not None else None
             if agent is not None:
                 use.agent = agent
-                agent.use = agent.use or use
+                if agent.use is None:
+                    agent.use = use
+                else:
+                    agent.again.append(use)
                 self._report.async_subagents += use.result is not None and use.result.launched
             elif use.prompt is not None:
                 asked.setdefault(use.prompt, []).append(use)
@@ -118,6 +136,48 @@ class Family:
             else:
                 self._report.infer("compactions whose own call is in no file")
         self._report.infer("compactions", len(self._log.boundaries))
+
+
+class _Runs:
+    """The calls of an agent by assignment: one begins with the first call behind the tool call that gave it.
+
+    `by`: what gave the next one, None for the first.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._calls = agent.calls
+        self._starts: list[tuple[int, Use | None]] = [(0, None)]
+        for use in sorted(agent.again, key=lambda use: use.at_s):
+            before = self._starts[-1][0]
+            at = next((i for i in range(before + 1, len(self._calls)) if self._calls[i].first_s >= use.at_s), None)
+            if at is None:
+                break
+            self._starts.append((at, use))
+        self._next = 0
+
+    @property
+    def remain(self) -> bool:
+        return self._next < len(self._starts)
+
+    @property
+    def by(self) -> Use | None:
+        return self._starts[self._next][1]
+
+    @property
+    def first(self) -> Call:
+        return self._calls[self._starts[self._next][0]]
+
+    def take(self) -> list[Call]:
+        """The calls of the next assignment, which is none of those to come any more."""
+        start = self._starts[self._next][0]
+        self._next += 1
+        return self._calls[start : self._starts[self._next][0] if self.remain else len(self._calls)]
+
+
+def _assigned(runs: _Runs) -> Iterator[Call]:
+    """The calls of the next assignment, taken when the first of them is asked for."""
+    if runs.remain:
+        yield from runs.take()
 
 
 def _begin(agent: Agent) -> float:

@@ -104,6 +104,8 @@ class _Builder:
         begin, fresh = self._prompt(call, name, label, prompt, answers)
         self._past[call] = self._latest[call.agent] = _Past(Turn(name, prompt, output), end_s)
         guessed = [] if call.prompt else ["prompt_tokens"]
+        told = start_s >= 0
+        self._report.infer("calls before the first of their session, whose instants are left out", not told)
         return Made(
             id=name,
             output_tokens=output,
@@ -113,9 +115,10 @@ class _Builder:
             inherit=begin.inherit,
             spans=begin.spans,
             fresh=fresh,
+            stop_after=output if call.aborted and output else None,
             recorded=Recorded(
-                start_s=start_s,
-                end_s=end_s,
+                start_s=start_s if told else None,
+                end_s=end_s if told else None,
                 cached_tokens=min(call.cached, prompt),
                 status="aborted" if call.aborted else "ok",
                 estimated=tuple(guessed + ["output_tokens"] * estimated),
@@ -124,7 +127,8 @@ class _Builder:
         )
 
     def _instant(self, at_s: float) -> float:
-        return max(0.0, exact(at_s - self._zero_s))
+        """In seconds from the first call of the main agent."""
+        return exact(at_s - self._zero_s)
 
     def _begin(self, call: Call) -> float:
         """When a call began."""
@@ -173,7 +177,7 @@ class _Builder:
             if call.agent.special is not None and call is call.agent.calls[0]:
                 by_program: Gap = "orchestration" if call.agent.special == COMPACT else "spawn"
                 gap = "human" if self._asked(call.agent) else by_program
-            return self._joined(call, past, answers, gap)
+            return [*self._joined(call, past, answers, gap), *self._asked_again(call)]
         if call.agent in self._latest:
             past = self._latest[call.agent]
             return [Done(past.turn.id, past.end_s, past.end_s, gap)]
@@ -182,6 +186,15 @@ class _Builder:
             return []
         past = self._past[spawner]
         return [Done(past.turn.id, past.end_s, self._begin(call), "spawn")]
+
+    def _asked_again(self, call: Call) -> list[Done]:
+        """The edge to the call that sent a subagent to work once more."""
+        by = self._family.again.get(call)
+        if by is None:
+            return []
+        self._report.infer("subagents that a later call sent to work again")
+        past = self._past[by]
+        return [Done(past.turn.id, past.end_s, max(past.end_s, self._begin(call)), "spawn")]
 
     def _asked(self, writer: Agent) -> bool:
         """Whether the user asked for the compaction that an agent wrote."""

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from hashlib import blake2b
 
+from workloom.errors import TraceError
 from workloom.session import PartKind
 from workloom.traces.claude_code.nodes import Agent, Boundary, Call, Item, Node, Result, Use
 from workloom.traces.claude_code.rows import Block, Inner, Line, Message, Row, attachment, manual, outcome, task
@@ -32,6 +33,8 @@ _NOTIFIED = re.compile(r"<task-notification>.{0,200}?<task-id>([\w-]{1,64})</tas
 _PICTURES = ("image", "document")
 _MOST_ITEMS = 1000
 """Of texts that a call answers beside results; what is older is counted as not visible."""
+MOST_STEPS = 1 << 22
+"""How many lines may be walked up in a session, from calls to those they continue: a chain takes each once."""
 
 
 class Log:
@@ -50,6 +53,7 @@ class Log:
         self._report = report
         self._keep_text = keep_text
         self._file = 0
+        self._walked = 0
         self._extra = 0
         """Lines of calls behind their first."""
 
@@ -145,6 +149,7 @@ class Log:
     def _context(self, call: Call, node: Node | None) -> None:
         """What a call continues and what it answers, from its first line's parent up."""
         while node is not None and node.call is None:
+            self._walked += 1
             if not call.reset and not call.elsewhere and len(call.items) < _MOST_ITEMS:
                 call.items.extend(reversed(node.items))
             call.reset |= node.reset
@@ -178,6 +183,9 @@ class Log:
                 return True
             call = self._calls[key] = Call(node.agent, message.model or "", self._file, at_s)
             self._context(call, node.parent)
+            if self._walked > MOST_STEPS + 4 * len(self._nodes):
+                what, expected = "a tree is too tangled", "few calls that share a long run of lines without an answer"
+                raise TraceError(what, where=f"message {key[0]}, parentUuid", expected=expected, found="too many")
             node.agent.calls.append(call)
             if node.agent.start_s is None:
                 node.agent.start_s = at_s

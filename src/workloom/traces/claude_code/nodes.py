@@ -81,9 +81,12 @@ class Call:
 
 
 class Agent:
-    """A conversation. `prompt`: digest of its first text; `special`: what the program runs it for, if it says so."""
+    """A conversation. `prompt`: digest of its first text; `special`: what the program runs it for, if it says so.
 
-    __slots__ = ("calls", "id", "last", "prompt", "special", "start_s", "use")
+    `use`: the tool call that started it; `again`: those that sent it to work once more.
+    """
+
+    __slots__ = ("again", "calls", "id", "last", "prompt", "special", "start_s", "use")
 
     def __init__(self, id: str | None, special: str | None = None) -> None:
         self.id = id
@@ -93,6 +96,7 @@ class Agent:
         self.prompt: bytes | None = None
         self.start_s: float | None = None
         self.use: Use | None = None
+        self.again: list[Use] = []
 
 
 class Boundary:

@@ -49,14 +49,15 @@ def rate(calls: Iterable[Call], report: Report) -> Rate:
     """The rate of the calls that tell how an answer began and how long it became, if there are enough of them."""
     whole = [call for call in calls if call.chars and len(set(call.outputs)) > 1]
     per_token = float(CHARS_PER_TOKEN)
+    report.assume(
+        f"outputs below {PLAUSIBLE:.0%} of what is visible of them are estimated: {TOOL_CALL_TOKENS} tokens a tool call"
+        f" and {CHARS_PER_TOKEN} characters a token, or as many as the session's own calls have, where"
+        f" {ENOUGH_CALLS} tell how their answer began and how long it became"
+    )
     if len(whole) >= ENOUGH_CALLS:
         tokens = sum(max(call.outputs) - TOOL_CALL_TOKENS * len(call.uses) for call in whole)
         if tokens > 0:
             low, high = _RATES
             per_token = min(max(sum(call.chars for call in whole) / tokens, low), high)
         report.infer("sessions whose characters per token are those of their own calls")
-    report.assume(
-        f"outputs below {PLAUSIBLE:.0%} of what is visible of them are estimated: {per_token:.1f} characters a token "
-        f"and {TOOL_CALL_TOKENS} tokens a tool call"
-    )
     return Rate(per_token)

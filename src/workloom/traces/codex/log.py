@@ -277,7 +277,7 @@ class Log:
         if self._open:
             self._close("aborted")
         else:
-            self._report.drop("aborted turns with no answer begun")
+            self._report.drop("turns aborted while no answer was being written: before one began, or while a tool ran")
 
 
 def is_dated(name: str) -> bool:

@@ -204,6 +204,9 @@ def _call(call: Observed, waits: _Waits, agent: str, zero_s: float, report: Repo
     ]
     if waited and start_s < max(done.end_s for done in waited):
         report.infer("calls stamped to begin before what they wait for had ended: they wait 0 s")
+    if any(done.end_s <= start_s < done.ready_s for done in waited):
+        report.infer("calls stamped to begin before their input was there: taken to have had it when they began")
+    waited = [done._replace(ready_s=min(done.ready_s, max(done.end_s, start_s))) for done in waited]
     prompt = _prompt(call, _parts(call, waits), report)
     if call.status == "ok":
         grown = call.prompt - (0 if call.base is None else call.base.prompt)

@@ -21,7 +21,11 @@ from workloom.traces.telemetry.messages import Messages
 from workloom.traces.telemetry.observed import Node, settle
 from workloom.traces.telemetry.spantree import observe
 
-_document = re.compile(rb'\s*\[?\s*\{\s*"resourceSpans"\s*:')
+_document = re.compile(
+    rb'\s*\[?\s*\{\s*("trace"\s*:\s*\{\s*)?"(resourceSpans|resourceLogs|resourceMetrics|batches)"\s*:'
+)
+"""A collector may write logs and metrics to the same file; Tempo says `batches`, or wraps a document in `trace`."""
+_within = re.compile(rb'(?<!\\)"(resourceSpans|batches)"\s*:')
 _object = re.compile(rb"\s*\[?\s*\{")
 _trace_id = re.compile(rb'(?<!\\)"(traceId|trace_id)"\s*:')
 _span_id = re.compile(rb'(?<!\\)"(spanId|span_id|parent_id|parentId|parentSpanId|parentSpanContext)"\s*:')
@@ -35,7 +39,7 @@ CLOCKS = "instants of spans come from the clocks of the programs that wrote them
 def sniff(head: bytes) -> bool:
     """Whether a file that begins like this holds spans."""
     if _document.match(head):
-        return True
+        return _within.search(head) is not None
     needed = (_trace_id, _span_id, _start, _attributes, _names)
     return _object.match(head) is not None and all(pattern.search(head) for pattern in needed)
 
@@ -53,7 +57,11 @@ def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
 
 
 def _keys(head: bytes) -> tuple[str, ...]:
-    return ("resourceSpans", "scopeSpans", "spans") if _document.match(head) else ()
+    document = _document.match(head)
+    if document is None:
+        return ()
+    outer = ("trace",) if document[1] else ()
+    return (*outer, "batches" if document[2] == b"batches" else "resourceSpans", "scopeSpans", "spans")
 
 
 def _session(gathered: Gathered, intake: Intake) -> Session | None:

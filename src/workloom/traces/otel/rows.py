@@ -90,7 +90,7 @@ class Row(Context):
     start_time: Time = None
     startTime: Time = None
     timestamp: Time = None
-    duration: Annotated[float, Meta(ge=0, le=1e15)] | None = None
+    duration: Annotated[float, Meta(ge=0, le=1e15)] | list[int] | str | None = None
     endTimeUnixNano: Time = None
     end_time_unix_nano: Time = None
     end_time: Time = None
@@ -171,7 +171,7 @@ class Reader(NamedTuple):
         span = _hex(row.spanId or row.span_id or inner.spanId or inner.span_id or row.id)
         parent = row.parentSpanId or row.parent_span_id or row.parent_id or row.parentId
         end_ns = _ns(end, place, "end time")
-        if end_ns is None and row.duration is not None and row.timestamp is not None:
+        if end_ns is None and isinstance(row.duration, float | int) and row.timestamp is not None:
             end_ns = start_ns + round(row.duration * 1_000)  # JavaScript's console exporter counts us
         node = Node(
             trace=trace,

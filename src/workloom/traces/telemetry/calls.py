@@ -13,6 +13,8 @@ Without messages a prompt is taken to continue the call before it of its agent a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from workloom.session import MOST_TOKENS, Call, Inherit, Part, PartKind, Recorded, Session, Span
@@ -197,8 +199,9 @@ class _Layout:
         names = [name for name, blocks in found.spans for _ in range(blocks)] if begun == found.blocks else []
         scaffold = next((at for at, message in enumerate(messages) if not message.scaffold), len(messages))
         spans: list[Span] = []
-        limits = _limits(messages[begun:], turn.prompt - base)
-        for at in range(begun, min(max(scaffold, begun + len(names)), len(messages))):
+        named = min(max(scaffold, begun + len(names)), len(messages))
+        limits = _limits(messages[begun:], named - begun, turn.prompt - base)
+        for at in range(begun, named):
             tokens = limits[at - begun]
             base += tokens
             ends.append(base)
@@ -295,17 +298,20 @@ class _Layout:
         return "tool" if any(dep.gap == "tool" for dep in call.deps) else "user"
 
 
-def _limits(messages: tuple[Message, ...], tokens: int) -> list[int]:
-    """The sizes of messages as functions of their texts, unless that is more than there are tokens for."""
+def _limits(messages: Sequence[Message], first: int, tokens: int) -> list[int]:
+    """The sizes of the first of `messages`, which have `tokens` together, as functions of their texts.
+
+    Where that is more than their share of the tokens by characters, the last of them are cut: what two prompts begin
+    with then has one size in both as far as it goes.
+    """
+    whole, mine = sum(message.chars for message in messages), sum(message.chars for message in messages[:first])
+    left = tokens * mine // whole if whole else 0
+    after = first
     out: list[int] = []
-    whole = sum(message.chars for message in messages)
-    guess = done = taken = 0
-    for message in messages:
-        guess += message.tokens
-        done += message.chars
-        upto = max(taken, min(guess, tokens * done // whole if whole else 0))
-        out.append(upto - taken)
-        taken = upto
+    for message in messages[:first]:
+        after -= 1
+        out.append(max(0, min(message.tokens, left - after)))
+        left -= out[-1]
     return out
 
 

@@ -6,11 +6,11 @@ import contextlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from workloom.traces.arrays import elements
 from workloom.traces.faults import DECODER_ERRORS, misfit
-from workloom.traces.lines import Place, seekable
+from workloom.traces.lines import Files, Place
 from workloom.traces.reading import Intake
 
 T = TypeVar("T")
@@ -46,11 +46,9 @@ def gather(
     hundred a trace.
     """
     index = _Index()
-    with contextlib.ExitStack() as stack:
-        files: list[IO[bytes]] = []
+    with contextlib.closing(Files(paths, intake)) as files:
         for number, path in enumerate(paths):
-            file = stack.enter_context(seekable(path, intake))
-            files.append(file)
+            file = files.open(number)
             for element in elements(path, file, keys(file.read(head_bytes)), intake):
                 try:
                     found = ids(element.data)
@@ -60,7 +58,7 @@ def gather(
                 else:
                     if found is not None:
                         index.add(found, number, element.offset, len(element.data), element.line)
-        intake.report.infer("traces that name two sessions, taken for the first", index.torn)
+        intake.report.infer("traces that name two sessions, taken for the first", len(index.torn))
         for session, traces in index.sessions():
             yield Gathered(session, index.rows(traces, files, paths))
 
@@ -71,7 +69,7 @@ class _Index:
     def __init__(self) -> None:
         self._rows: dict[str, tuple[array[int], array[int], array[int], array[int]]] = {}
         self._session: dict[str, str] = {}
-        self.torn = 0
+        self.torn: set[str] = set()
 
     def add(self, ids: Ids, file: int, offset: int, size: int, line: int) -> None:
         rows = self._rows.get(ids.trace)
@@ -80,7 +78,7 @@ class _Index:
         for column, value in zip(rows, (file, offset, size, line), strict=True):
             column.append(value)
         if ids.session and self._session.setdefault(ids.trace, ids.session) != ids.session:
-            self.torn += 1
+            self.torn.add(ids.trace)
 
     def sessions(self) -> list[tuple[str, list[str]]]:
         """(id, its traces) in the order their first rows came."""
@@ -91,13 +89,12 @@ class _Index:
             found.setdefault(key, []).append(trace)
         return [(name, traces) for (_, name), traces in found.items()]
 
-    def rows(
-        self, traces: list[str], files: Sequence[IO[bytes]], paths: Sequence[Path]
-    ) -> Iterator[tuple[int, Place, bytes]]:
+    def rows(self, traces: list[str], files: Files, paths: Sequence[Path]) -> Iterator[tuple[int, Place, bytes]]:
         for number, trace in enumerate(traces):
             for file, offset, size, line in zip(*self._rows[trace], strict=True):
-                files[file].seek(offset)
-                yield number, Place(paths[file], line), files[file].read(size)
+                content = files.open(file)
+                content.seek(offset)
+                yield number, Place(paths[file], line), content.read(size)
 
 
 def decoded(

@@ -18,6 +18,9 @@ MEDIA_CHARS = 4_000
 MEDIA = "pictures, sounds and files in messages count as 1,000 tokens each"
 REDACTED = "redacted-by-litellm"
 """Stands for every text where LiteLLM is told not to log messages."""
+_CACHE_MARK = "cache_control"
+_CONTENT_DEPTH = 4
+"""A choice holds a message, that parts, a result of a tool parts of its own."""
 
 _KINDS: dict[str, PartKind] = {
     "system": "definition", "developer": "definition", "assistant": "answer", "model": "answer", "ai": "answer",
@@ -99,6 +102,8 @@ class _Parsing:
     def message(self, data: bytes, role: str | None) -> Message:
         try:
             value: object = msgspec.json.decode(data)
+            if _CACHE_MARK.encode() in data:
+                value = _unmarked(value)
             if role in ("tools", "system"):
                 self._scaffold(value, role)
                 identity = msgspec.json.encode(value, order="sorted")
@@ -206,8 +211,25 @@ class _Parsing:
 
 
 def _essence(message: dict[str, object]) -> dict[str, object]:
-    """A message without fields that are empty: tracers leave them out or put null."""
-    return {key: value for key, value in message.items() if value not in (None, [], {}) and key != "finish_reason"}
+    """A message without fields that are empty: tracers leave them out or put null. One text is a string."""
+    out = {key: value for key, value in message.items() if value not in (None, [], {}) and key != "finish_reason"}
+    match out.get("content"):
+        case [{"type": "text", "text": str(text), **rest}] if not rest:
+            out["content"] = text
+    return out
+
+
+def _unmarked(value: object, depth: int = 0) -> object:
+    """A message, or a list of them, without marks of what a provider is to cache: they move on from call to call."""
+    if isinstance(value, list):
+        return [_unmarked(item, depth) for item in value]
+    if not isinstance(value, dict) or depth > _CONTENT_DEPTH:
+        return value
+    return {
+        key: _unmarked(inner, depth + 1) if key in ("content", "message") else inner
+        for key, inner in value.items()
+        if key != _CACHE_MARK
+    }
 
 
 def _texts(value: object) -> Iterator[str]:

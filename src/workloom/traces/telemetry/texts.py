@@ -22,6 +22,7 @@ def numbered(seen: list[Seen], above: list[int], report: Report) -> list[list[in
     numbers: dict[bytes, int] = {}
     steps: dict[tuple[int, int], int] = {}  # (a beginning of prompts, the next message) -> a longer beginning
     ending: dict[int, list[int]] = {}  # the calls whose prompt is a beginning
+    held: dict[int, bytes] = {}  # for a call its answer as the first prompt to hold it has it
     lists: list[list[int]] = []
     for index, call in enumerate(seen):
         messages = call.node.messages
@@ -33,7 +34,7 @@ def numbered(seen: list[Seen], above: list[int], report: Report) -> list[list[in
         for message in messages:
             made_by = None
             if message.kind == "answer" and begun in ending:
-                made_by = _answered(seen, above[index], message, ending[begun])
+                made_by = _answered(seen, above[index], message, ending[begun], held)
             number = numbers.setdefault(message.digest, len(numbers)) if made_by is None else -made_by - 1
             mine.append(number)
             begun = steps.setdefault((begun, number), len(steps) + 1)
@@ -44,11 +45,17 @@ def numbered(seen: list[Seen], above: list[int], report: Report) -> list[list[in
     return lists
 
 
-def _answered(seen: list[Seen], above: int, message: Message, candidates: list[int]) -> int | None:
-    """Which ancestor with the same prompt gave the answer that a prompt holds behind it."""
+def _answered(
+    seen: list[Seen], above: int, message: Message, candidates: list[int], held: dict[int, bytes]
+) -> int | None:
+    """Which ancestor with the same prompt gave the answer that a prompt holds behind it.
+
+    One answer is one text: a prompt that holds other words than an earlier one (an edit, another attempt that was not
+    recorded, reasoning left out) shares what is before them.
+    """
     for other in reversed(candidates[-_BACK:]):
         node = seen[other].node
         told = node.status == "ok" if node.answer is None else message.answers(node.answer)
-        if told and above >> other & 1:
+        if told and above >> other & 1 and held.setdefault(other, message.digest) == message.digest:
             return other
     return None

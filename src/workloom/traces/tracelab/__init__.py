@@ -157,8 +157,9 @@ class _Trace:
         joiner, place = parent.got.get(window.tool or "", (0, 0))
         if joiner > spawner and parent.calls[joiner].start_s >= done_s:
             joined = parent.calls[joiner]
-            joined.inputs[place] = joined.inputs[place]._replace(waits=True)
-            joined.joins.append(Joined(f"a{number}.{len(child.calls) - 1}", done_s))
+            last = f"a{number}.{len(child.calls) - 1}"
+            joined.inputs[place] = joined.inputs[place]._replace(waits=True, by=last)
+            joined.joins.append(Joined(last, done_s))
         else:
             self._intake.report.infer("subagents nothing waits for")
         return Done(writer.name(spawner), spawned.done_s, child.calls[0].start_s, "spawn")
