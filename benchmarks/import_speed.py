@@ -31,7 +31,8 @@ def take(source: Path) -> int:
     privacy = Privacy(salt(None))
     with tempfile.TemporaryDirectory() as folder:
         reading = open_trace([source])
-        return native.write(Path(folder) / "t.jsonl.zst", reading.header, (anonymous(s, privacy) for s in reading))
+        sessions = (anonymous(session, privacy) for session in reading)
+        return native.write(Path(folder) / "t.jsonl.zst", reading.header, sessions, validated=True)
 
 
 def best(work: Callable[[Path], int], source: Path, seconds: float) -> float:

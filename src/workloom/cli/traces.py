@@ -26,7 +26,7 @@ def import_(source: list[str], out: str, json: bool, options: TraceOptions, priv
     reading = open_trace(source, format=options.format, skip_bad=options.skip_bad, text=privacy.keep_text)
     kept = Privacy(salt(privacy.salt), hash_names=privacy.hash_names, keep_text=privacy.keep_text)
     header = msgspec.structs.replace(reading.header, source=_source(reading))
-    native.write(goal, header, _anonymous(reading, kept))
+    native.write(goal, header, _anonymous(reading, kept), validated=True)
     report = reading.report
     if json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())

@@ -120,7 +120,7 @@ def sniff(path: Path) -> str | None:
 
 def _unknown(path: Path) -> TraceError:
     beginning = head(path, 60)
-    hint = "name the format with --format if it is one of these"
+    hint = "name the format with --format if it is one of these" if beginning.strip() else None
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         hint = "this is UTF-16: save it as UTF-8"
     return TraceError(

@@ -118,10 +118,10 @@ def encode_header(header: Header) -> bytes:
     return msgspec.json.encode(said) + b"\n"
 
 
-def write(path: str | Path, header: Header, sessions: Iterable[Session]) -> int:
+def write(path: str | Path, header: Header, sessions: Iterable[Session], *, validated: bool = False) -> int:
     """Write a native trace (compressed if the name ends in .zst) and return how many sessions it holds.
 
-    Sessions are validated and streamed into a file beside the goal, which takes the name when it is whole; after an
+    Sessions are validated, unless they were, and streamed into a file beside the goal, which takes the name when it is whole; after an
     error nothing is left behind and an older file of that name is untouched.
     """
     path = Path(path)
@@ -129,7 +129,8 @@ def write(path: str | Path, header: Header, sessions: Iterable[Session]) -> int:
     with _atomic(path) as out:
         out.write(encode_header(header))
         for session in sessions:
-            validate(session)
+            if not validated:
+                validate(session)
             out.write(msgspec.json.encode(session) + b"\n")
             count += 1
     return count
@@ -148,7 +149,7 @@ def _atomic(path: Path) -> Iterator[IO[bytes]]:
             if path.suffix == ".zst":
                 import zstandard
 
-                with zstandard.ZstdCompressor(level=9, write_checksum=True).stream_writer(
+                with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
                     file, closefd=False
                 ) as compressed:
                     yield compressed

@@ -66,21 +66,24 @@ class _Anonymous:
         )
 
     def _call(self, call: Call) -> Call:
-        calls = self._calls
-        inherit, recorded = call.inherit, call.recorded
-        return replace(
-            call,
-            id=calls[call.id],
-            after=tuple(Edge(calls[edge.call], edge.wait_s, edge.gap) for edge in call.after),
-            inherit=None if inherit is None else Inherit(calls[inherit.call], inherit.tokens),
-            agent=self._agent(call.agent),
-            model=self._name(call.model) or "",
-            spans=tuple(Span(self._digest("span", span.name), span.tokens, span.scope) for span in call.spans),
-            fresh=tuple(self._part(part) for part in call.fresh),
-            recorded=None if recorded is None else self._recorded(recorded),
+        calls, inherit = self._calls, call.inherit
+        return Call(
+            calls[call.id],
+            call.output_tokens,
+            tuple([Edge(calls[edge.call], edge.wait_s, edge.gap) for edge in call.after]) if call.after else (),
+            self._agent(call.agent),
+            self._name(call.model) or "",
+            None if inherit is None else Inherit(calls[inherit.call], inherit.tokens),
+            tuple([Span(self._digest("span", span.name), span.tokens, span.scope) for span in call.spans]),
+            tuple([self._part(part) for part in call.fresh]),
+            call.reasoning_tokens,
+            call.stop_after,
+            self._recorded(call.recorded),
         )
 
     def _part(self, part: Part) -> Part:
+        if part.name is None and part.from_call is None and part.text is None:
+            return part
         return Part(
             part.kind,
             part.tokens,
@@ -90,7 +93,9 @@ class _Anonymous:
             part.text if self._privacy.keep_text else None,
         )
 
-    def _recorded(self, recorded: Recorded) -> Recorded:
+    def _recorded(self, recorded: Recorded | None) -> Recorded | None:
+        if recorded is None or (recorded.answer is None and not recorded.estimated):
+            return recorded
         return replace(
             recorded,
             estimated=tuple(name for name in recorded.estimated if name in Call.__struct_fields__),

@@ -216,7 +216,8 @@ class Reading:
 
 
 def _raise(error: TraceError) -> None:
-    raise error
+    hint = error.hint or "--skip-bad leaves out what is malformed, counts it and goes on"
+    raise TraceError(error.what, where=error.where, expected=error.expected, found=error.found, hint=hint)
 
 
 def _valid(session: Session, on_bad: OnBad) -> bool:

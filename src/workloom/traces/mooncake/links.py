@@ -9,8 +9,8 @@ followed it:
 - that row's prompt is no shared text. A system prompt or a document is told by the rows that begin with all its full
   blocks and hold no answer to it, retries among them: if there are more than 3, what begins with it is no next turn.
 
-If several rows have those blocks, it is the latest that fits. Several rows that continue one are branches. In the public
-conversations 9,631 prompts have 0 to 3 rows of that kind behind them, one has 4, and the system prompt 1,283.
+If several rows have those blocks, it is the latest that fits. Several rows that continue one are branches. In the
+public conversations 9,631 prompts have 0 to 3 rows of that kind behind them, one has 4, and the system prompt 1,283.
 
 Prompts are the nodes of a tree here: those with the same full blocks are one node, and its parent is the longest
 prompt that they begin with. Rows are tried from a row's own node upwards, the latest 4 of each.
