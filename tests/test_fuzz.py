@@ -16,7 +16,7 @@ from samples import samples, save
 
 from workloom.errors import TraceError
 from workloom.session import validate
-from workloom.traces import open_trace, sniff
+from workloom.traces import Report, open_trace, sniff
 
 SHARED = Path("../shared/data")
 REAL = {
@@ -58,15 +58,29 @@ def survive(folder: Path, victim: Path, format: str, count: int) -> None:
         named, skip_bad = (format if random.random() < 0.7 else None), random.random() < 0.5
         case = f"{victim.name}, mutation {seed}, --format {named}, skip_bad={skip_bad}"
         with no_hang(case):
+            counted = Report()
             try:
-                for session in open_trace([folder], format=named, skip_bad=skip_bad, text=random.random() < 0.2):
+                reading = open_trace([folder], format=named, skip_bad=skip_bad, text=random.random() < 0.2)
+                for session in reading:
                     validate(session)
+                    counted.count(session)
                     reads += 1
             except TraceError as error:
                 assert error.what and (error.where or error.hint or error.found), case
             except Exception as error:
                 raise AssertionError(f"{case}: {error!r}") from error
+            else:
+                assert sums(reading.report) == sums(counted), case
     assert reads, "some mutations leave something to read, or this test shows nothing"
+
+
+def sums(report: Report) -> tuple[int, ...]:
+    """What a report counts, some readers by columns of their own."""
+    waits = sum(count for count, _ in report.waits.values())
+    return (
+        report.sessions, report.calls, report.prompt_tokens, report.output_tokens, report.subagents,
+        report.zero_outputs, waits,
+    )  # fmt: skip
 
 
 def _real() -> list[tuple[str, str]]:

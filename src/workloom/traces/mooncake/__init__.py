@@ -6,7 +6,7 @@
 `hash_ids` a prompt shares nothing. There are no sessions: :mod:`workloom.traces.mooncake.links` tells which row
 continues which. Rows with a `session_id` (AIPerf's) do have sessions: :mod:`workloom.traces.mooncake.turns`.
 
-Files are read one at a time, each whole before its first session. Memory: some 300 bytes a row.
+Files are read one at a time, each whole before its first session. Memory: some 200 bytes a row.
 """
 
 from __future__ import annotations

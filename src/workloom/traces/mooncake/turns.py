@@ -97,7 +97,8 @@ def read_turns(path: Path, intake: Intake, prefix: str, block_tokens: int, expla
             np.array([row.timestamp for _, row in laid], np.float64),
             np.array([row.output_length for _, row in laid], np.int64),
         )
-    report.assume(NO_ENDS)
+    if any(row >= 0 and wait_s != wait_s for row, wait_s in zip(parent, waits_s, strict=True)):
+        report.assume(NO_ENDS)
     rows_of = Rows(table.start.values / 1000, table.output.values, np.array(parent, np.int64), np.array(waits_s))
     naming = Naming(lambda first: ([names[row] for row in first], [None] * len(first)), prefix, f"mooncake:{path.name}")
     if parent:

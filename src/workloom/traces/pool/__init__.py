@@ -162,7 +162,8 @@ class _Runs:
         row += zero
         fresh = place >= tree.depth[row]
         old = np.flatnonzero(~fresh)
-        row, place, grown = row[old], place[old], (tree.blocks - tree.depth)[row[fresh]]
+        grown = tree.blocks[row[fresh]] - tree.depth[row[fresh]]
+        row, place = row[old], place[old]
         id, behind = ids[at[old]], np.where(place > 0, ids[at[old] - 1], -1)
         known = bool((id + length[old] <= tree.first[row]).all())
         self.sound = known and bool((length[fresh] == grown).all())
