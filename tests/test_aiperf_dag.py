@@ -83,7 +83,7 @@ def test_turns_append_to_all_before_and_the_answer(tmp_path: Path) -> None:
     )
     assert (edges(b), b.inherit) == ([("c0", 1.25, "tool")], Inherit("c0"))
     assert b.fresh == (Part("tool", 3, "grep"),), "nine characters are not plain words: three tokens"
-    assert a.recorded == Recorded(estimated=("fresh",))
+    assert a.recorded == Recorded(estimated=("prompt_tokens",))
     assert reading.report.prompt_tokens == 5 + (5 + 40 + 3)
 
 
@@ -198,7 +198,7 @@ def test_texts_are_kept_when_told_to_but_those_of_shared_spans(tmp_path: Path) -
     assert [[span.tokens for span in session.calls[0].spans] for session in found] == [[2], [2]]
     told = "texts of messages that several prompts begin with, kept as shared spans"
     assert reading.report.dropped == {told: 2}
-    assert found[0].calls[0].recorded == Recorded(estimated=("spans", "fresh"))
+    assert found[0].calls[0].recorded == Recorded(estimated=("prompt_tokens",))
 
 
 def test_tools_calls_and_pictures(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_an_answer_without_a_bound_is_estimated(tmp_path: Path) -> None:
     line = talk("s", {"messages": [said("a")]})
     ((session,), reading) = opened(tmp_path, line)
     assert session.calls[0].output_tokens == 256
-    assert session.calls[0].recorded == Recorded(estimated=("fresh", "output_tokens"))
+    assert session.calls[0].recorded == Recorded(estimated=("prompt_tokens", "output_tokens"))
     assert reading.report.inferred == {"answers without max_tokens, taken to be 256 tokens": 1}
 
 

@@ -175,7 +175,7 @@ def test_retries_other_kinds_and_the_cache(tmp_path: Path) -> None:
     )
     (session,) = reading
     failed, again = session.calls
-    assert failed.recorded and (failed.recorded.status, failed.recorded.estimated) == ("error", ("fresh",))
+    assert failed.recorded and (failed.recorded.status, failed.recorded.estimated) == ("error", ("prompt_tokens",))
     assert edges(again) == [("c0", 1.0, "orchestration")]
     assert (again.inherit, again.fresh) == (Inherit("c0", 10), ())
     assert reading.report.merged == {"calls that were logged twice": 1}

@@ -258,7 +258,7 @@ def test_failed_calls_and_their_size(load: Load) -> None:
         ("a2", "a0", 2, 3, chat(80, 5)),
     )
     assert [call.recorded and call.recorded.status for call in calls.values()] == ["error", "ok"]
-    assert calls["c0"].recorded and calls["c0"].recorded.estimated == ("fresh", "output_tokens")
+    assert calls["c0"].recorded and calls["c0"].recorded.estimated == ("prompt_tokens", "output_tokens")
     assert calls["c0"].fresh_tokens == 80, "as large as the next"
     assert calls["c1"].inherit == Inherit("c0")
 

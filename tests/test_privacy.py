@@ -13,7 +13,7 @@ from strategies import sessions
 
 from workloom.cli.options import PrivacyOptions, TraceOptions
 from workloom.cli.traces import import_
-from workloom.session import Session, prompt_tokens, validate
+from workloom.session import Call, Recorded, Session, prompt_tokens, validate
 from workloom.traces import READERS, native, open_trace
 from workloom.traces.losses import losses
 from workloom.traces.privacy import Privacy, anonymous, salt
@@ -101,3 +101,10 @@ def test_shared_spans_stay_shared(tmp_path: Path) -> None:
     one, two = open_trace([out])
     assert one.id != two.id
     assert [call.spans for call in one.calls] == [call.spans for call in two.calls]
+
+
+def test_what_is_estimated_stays_marked_and_texts_there_do_not() -> None:
+    marked = Recorded(estimated=("prompt_tokens", "output_tokens", "SECRETTEXT"))
+    session = Session("s", (Call("a", 3, recorded=marked),))
+    after = anonymous(session, SALT).calls[0].recorded
+    assert after is not None and after.estimated == ("prompt_tokens", "output_tokens")

@@ -69,7 +69,7 @@ class Inherit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
 class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the trace says happened: instants in seconds from the start of the session.
 
-    `estimated`: the fields of the call that the trace does not tell and its reader worked out from texts.
+    `estimated`: the counts (prompt_tokens, output_tokens, ...) that the trace does not tell and its reader worked out.
     `answer`: the text of the answer, only where an import was told to keep texts.
     """
 

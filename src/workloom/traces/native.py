@@ -121,8 +121,8 @@ def encode_header(header: Header) -> bytes:
 def write(path: str | Path, header: Header, sessions: Iterable[Session], *, validated: bool = False) -> int:
     """Write a native trace (compressed if the name ends in .zst) and return how many sessions it holds.
 
-    Sessions are validated, unless they were, and streamed into a file beside the goal, which takes the name when it is whole; after an
-    error nothing is left behind and an older file of that name is untouched.
+    Sessions are validated, unless they were, and streamed into a file beside the goal, which takes the name when it is
+    whole; after an error nothing is left behind and an older file of that name is untouched.
     """
     path = Path(path)
     count = 0

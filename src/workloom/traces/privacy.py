@@ -18,6 +18,9 @@ from workloom.session import Call, Edge, Inherit, Part, Recorded, Session, Span
 DIGEST_BYTES = 8
 """Two of a million ids meet by chance once in 37 million imports."""
 
+COUNTS = ("prompt_tokens", "output_tokens", "reasoning_tokens", "spans")
+"""What may be marked as estimated; anything else there would be text."""
+
 
 class Privacy(Struct, frozen=True):
     """`salt`: the key of all digests; `hash_names`: names of tools, agents, models, workflows too."""
@@ -98,7 +101,7 @@ class _Anonymous:
             return recorded
         return replace(
             recorded,
-            estimated=tuple(name for name in recorded.estimated if name in Call.__struct_fields__),
+            estimated=tuple(name for name in recorded.estimated if name in COUNTS),
             answer=recorded.answer if self._privacy.keep_text else None,
         )
 

@@ -240,7 +240,7 @@ class Tree:
                 parts.append(self._part(node.item, asked.answers if number == 0 else None))
         if asked.output is None:
             self._intake.report.infer(f"answers without max_tokens, taken to be {USUAL_OUTPUT} tokens")
-        said = (("spans", bool(spans)), ("fresh", bool(parts)), ("output_tokens", asked.output is None))
+        said = (("prompt_tokens", bool(spans or parts)), ("output_tokens", asked.output is None))
         return Call(
             id=f"c{place}",
             output_tokens=USUAL_OUTPUT if asked.output is None else asked.output,

@@ -98,7 +98,7 @@ class _Layout:
         for call in reversed(self._seen):
             node, key = call.node, (call.agent, call.node.model)
             if node.prompt is None:
-                node.estimated += ("fresh",)
+                node.estimated += ("prompt_tokens",)
                 if not node.messages:
                     node.prompt = known.get(key, 0)
                     self._report.infer("prompts of no known size, taken as large as the next or last of the agent's")
