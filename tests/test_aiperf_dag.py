@@ -400,6 +400,17 @@ def test_a_dropped_answer_makes_answers_texts_of_the_file(tmp_path: Path) -> Non
     assert list(report.inferred.values()) == [1]
 
 
+def test_a_system_message_comes_first_or_never(tmp_path: Path) -> None:
+    """Also behind a prompt of no text, of which nothing stands before the next turn. `written` asks the loader."""
+    calls = chain(10, 20, 30)
+    calls[2] = replace(calls[2], inherit=Inherit("a1", 9 + 10 + 2))
+    calls += [Call("b0", 5), Call("b1", 6, (Edge("b0"),), fresh=(Part("definition", 4, "system"),))]
+    found, report, _ = written(tmp_path, Session("s", tuple(calls)))
+    assert any("answers of their own" in sentence for sentence in report.inferred)
+    roles = [[[m["role"] for m in turn["messages"]] for turn in line["turns"]] for line in found.values()]
+    assert roles == [[["system", "user"], ["assistant", "user"], ["user"]], [["user"], ["user"]]]
+
+
 def test_a_compaction_goes_on_in_a_conversation_of_its_own(tmp_path: Path) -> None:
     calls = chain(10, 20, 30)
     calls[2] = replace(calls[2], inherit=Inherit("a1", 6))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from strategies import sessions
 from wekafiles import REAL, document, marker, request
 from wekafiles import save as save_weka
 
-from workloom.session import Call, Edge, Header, Inherit, Part, Session
+from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session
 from workloom.traces import native, open_trace
 from workloom.traces.export import WRITERS
 from workloom.traces.losses import losses
@@ -153,8 +155,41 @@ def test_losses_name_what_differs() -> None:
     }
 
 
+def test_calls_in_another_order_are_told_apart_by_what_was_listened_to() -> None:
+    """WEKA puts a subagent's calls together; answers that were hung up on come back as long as they were heard."""
+    parent = Call("p", 9, fresh=(Part("user", 5),)), Call("q", 30, (Edge("p"),), fresh=(Part("user", 7),), stop_after=4)
+    child = tuple(Call(f"s{i}", 3 + i, (Edge(f"s{i - 1}" if i else "p"),), "sub") for i in range(2))
+    before = Session("s", (parent[0], child[0], parent[1], child[1]))
+    after = Session("s", (parent[0], *child, msgspec.structs.replace(parent[1], output_tokens=4, stop_after=None)))
+    assert list(losses(before, after)) == ["calls with other output_tokens", "calls without their stop_after"]
+
+
+@pytest.mark.parametrize("format", list(WRITERS))
+def test_exported_sessions_are_compared_with_themselves(tmp_path: Path, format: str) -> None:
+    """Mooncake rows stand in the order of their times, so sessions may come back in another order than they had."""
+    late = Session("late", tuple(_chain(2, 50)), 100.0)
+    early = Session("early", tuple(_chain(1, 70)), 1.0)
+    native.write(tmp_path / "t.jsonl", Header(common_clock=True), [late, early])
+    done = workloom("export", tmp_path / "t.jsonl", "--format", format, "-o", tmp_path / "out", "--json")
+    lost = json.loads(done.stdout)["lost"]
+    assert not {"sessions with another number of calls", "calls with other prompt tokens"} & set(lost), lost
+
+
+def _chain(length: int, output: int) -> Iterator[Call]:
+    for i in range(length):
+        after, inherit = ((Edge(f"c{i - 1}", 30.0, "human"),), Inherit(f"c{i - 1}")) if i else ((), None)
+        yield Call(f"c{i}", output, after, inherit=inherit, fresh=(Part("user", 2000),), recorded=Recorded(30.0 * i))
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="../shared/data/weka is not here")
 def test_the_weka_folder_imports_whole(tmp_path: Path) -> None:
     done = workloom("import", REAL, "-o", tmp_path / "weka.jsonl.zst", "--json")
     report = json.loads(done.stdout)
     assert (report["sessions"], report["calls"]) == (52, 4652)
+
+
+def test_a_format_without_sessions_still_tells_what_it_lost(tmp_path: Path) -> None:
+    done = workloom("export", weka(tmp_path), "--format", "mooncake", "-o", tmp_path / "m.jsonl", "--json")
+    lost = json.loads(done.stdout)["lost"]
+    assert "calls whose model is not among those read back" in lost
+    assert "calls whose prompt tokens is not among those read back" not in lost

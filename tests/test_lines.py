@@ -90,6 +90,20 @@ def test_a_compressed_file_cut_short_gives_what_is_there_and_one_error(tmp_path:
         content(path)
 
 
+@pytest.mark.parametrize("name", ["t.gz", "t.zst"])
+def test_the_head_of_a_damaged_file_is_what_is_there(tmp_path: Path, name: str) -> None:
+    """Else a short file would be skipped whole, for its format is told from its head."""
+    path = tmp_path / name
+    whole = b"".join(b'{"key":"%d"}\n' % n for n in range(20_000))
+    packed = PACK[name](whole)
+    path.write_bytes(packed[: len(packed) // 2])
+    found = head(path, len(whole))
+    assert 0 < len(found) < len(whole) and whole.startswith(found)
+    path.write_bytes(packed[:5])
+    with pytest.raises(TraceError, match="ends in the middle"):
+        head(path, 5)
+
+
 def test_groups_bring_interleaved_rows_of_many_files_together(tmp_path: Path) -> None:
     count = files.OPEN_FILES + 20
     paths = []

@@ -20,10 +20,11 @@ from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, Rep
 from workloom.plan.context import fit
 from workloom.plan.load import arrivals, parse_arrival
 from workloom.plan.plan import per_request
+from workloom.plan.source import Source
 from workloom.prefix import Key
 from workloom.prompt import planned
 from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span, prompt_tokens, validate
-from workloom.traces import native
+from workloom.traces import native, open_trace
 
 
 def chain(name: str, calls: int = 3, fresh: int = 100, output: int = 10, start_s: float | None = None) -> Session:
@@ -279,3 +280,13 @@ def test_plans_are_equal_in_processes_with_other_hash_seeds(tmp_path: Path) -> N
     }
     assert len(outs) == 1
     assert len(outs.pop()) > 200
+
+
+def test_a_default_that_is_spelled_out_is_the_same_trace(tmp_path: Path) -> None:
+    line = '{"id":"s","calls":[{"id":"a","output_tokens":3,%s"fresh":[{"kind":"user","tokens":9}]}]}'
+    hashes = set()
+    for name, more in (("a", ""), ("b", '"agent":"main",')):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text('{"format":"workloom","version":1}\n' + line % more + "\n")
+        hashes.add(Source(open_trace([path]), Context()).content_hash)
+    assert len(hashes) == 1

@@ -305,6 +305,7 @@ def test_real_sessions_through_veeksha(tmp_path: Path) -> None:
         total += sum(prompts)
         for index, session in enumerate((one, other)):
             fresh[index] += sum(call.fresh_tokens for call in session.calls)
-        assert "calls with other waits" not in set(losses(one, other))
+        joins = any(len(call.after) > 1 for call in one.calls)
+        assert joins or "calls with other waits" not in set(losses(one, other)), "one wait for all parents of a call"
     assert round(100 * (fresh[1] / fresh[0] - 1)) == 18
     assert total == 583_453_329

@@ -162,7 +162,10 @@ def test_parallel_subagents_are_spawned_and_joined(load: Callable[..., dict[str,
     assert edges(calls["r1.1"]) == [("r1.0", 2.0, "tool")]
     assert edges(calls["r2.0"]) == [("r0", 0.5, "spawn")]
     left = 3.5  # think 24 less the span from 5 to 25.5
-    assert edges(calls["r3"]) == [("r0", left, "tool"), ("r1.1", left, "tool"), ("r2.0", left, "tool")]
+    closing = 15 - 9.5, 25.5 - 6.5  # from the end of their last calls until they were done
+    waits = [left, left + closing[0], left + closing[1]]
+    assert edges(calls["r3"]) == list(zip(("r0", "r1.1", "r2.0"), waits, ["tool"] * 3, strict=True))
+    assert max(end + wait for end, wait in zip((5.0, 9.5, 6.5), waits, strict=True)) == 29.0, "as recorded"
     assert edges(calls["r4"]) == [("r3", 3.0, "tool")]
     starts = [call.recorded.start_s for call in calls.values() if call.recorded]
     assert starts == [0.0, 5.5, 8.5, 5.5, 29.0, 33.0]
@@ -172,7 +175,8 @@ def test_parallel_subagents_are_spawned_and_joined(load: Callable[..., dict[str,
 
 def test_a_join_never_waits_less_than_nothing(load: Callable[..., dict[str, Call]]) -> None:
     calls = load([request(0, [1]), marker(90, [request(0, [7])], seconds=88.0), request(91, [1, 2], think_time=80.0)])
-    assert edges(calls["r2"]) == [("r0", 0.0, "tool"), ("r1.0", 0.0, "tool")]
+    closing = 90.0 - 3.0
+    assert edges(calls["r2"]) == [("r0", 0.0, "tool"), ("r1.0", closing, "tool")]
 
 
 def test_asynchronous_subagents_are_not_joined(load: Callable[..., dict[str, Call]]) -> None:

@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from workloom.errors import PlanError
 from workloom.plan.context import Context, fit
-from workloom.session import Part, Session, prompt_tokens
+from workloom.session import Call, Part, Session, prompt_tokens
 from workloom.traces import Reading
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Session).decode
+_MAIN = Call("", 0).agent
+"""The default itself: the encoder leaves out what is identical, not what is equal."""
 
 
 class Source:
@@ -37,7 +39,7 @@ class Source:
         digest = blake2b(digest_size=16)
         at = 0
         for session in reading:
-            digest.update(_pack(session))
+            digest.update(_pack(_plain(session)))
             self.sessions_read += 1
             self.calls_read += len(session.calls)
             fitted = fit(_asked(session), context)
@@ -79,6 +81,14 @@ class Source:
             expected=f"calls of at most {self.context.max_tokens} tokens (prompt + answer)",
             hint="raise --max-context (with --engine: --max-model-len), or use --context-policy cut",
         )
+
+
+def _plain(session: Session) -> Session:
+    """The session with defaults that are spelled out left out, so that equal sessions have equal bytes."""
+    if all(call.agent is _MAIN or call.agent != _MAIN for call in session.calls):
+        return session
+    calls = (replace(call, agent=_MAIN) if call.agent == _MAIN else call for call in session.calls)
+    return replace(session, calls=tuple(calls))
 
 
 def _asked(session: Session) -> Session:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct, field
 
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header, Session
 from workloom.traces import csv_table, mooncake_write, open_trace, trie
 from workloom.traces.aiperf_dag import write as aiperf_dag
-from workloom.traces.losses import compare
+from workloom.traces.losses import compare, pooled
 from workloom.traces.reading import Reading, Report
 from workloom.traces.veeksha import write as veeksha
 from workloom.traces.weka import write as weka
@@ -86,6 +88,7 @@ class Prepared:
             raise TraceError(what, where=str(goal), expected=expected, found=error.strerror) from error
         self._scratch = self._folder / goal.name
         self.told = Export(format)
+        self._starts_s, self._starts_back_s = array("d"), array("d")
         try:
             self._write(reading, write)
             self._compare(reading)
@@ -107,6 +110,7 @@ class Prepared:
 
     def _counted(self, sessions: Iterable[Session]) -> Iterator[Session]:
         for session in sessions:
+            self._starts_s.append(_start(session))
             self.told.sessions += 1
             self.told.calls += len(session.calls)
             yield session
@@ -115,13 +119,25 @@ class Prepared:
         told = self.told
         back = open_trace([self._scratch], format=told.format, text=True)
         for session in back:
+            if session.start_s is not None:
+                self._starts_back_s.append(_start(session))
             told.sessions_back += 1
             told.calls_back += len(session.calls)
         if told.sessions_back == told.sessions - len(self._out):
             kept = (session for place, session in enumerate(reading) if place not in self._out)
-            told.lost = compare(kept, back)
+            told.lost = compare(_by_start(kept) if self._sorted() else kept, back)
         else:
-            told.lost = {"sessions: the format does not tell which calls belong together": told.sessions_back}
+            kept = (session for place, session in enumerate(reading) if place not in self._out)
+            told.lost = {
+                "sessions, since the format does not tell which calls belong together": told.sessions - len(self._out),
+                **pooled(kept, back),
+            }
+
+    def _sorted(self) -> bool:
+        """Whether the format has put sessions in the order of their starts, which they were not in."""
+        before = [start for place, start in enumerate(self._starts_s) if place not in self._out]
+        after = list(self._starts_back_s)
+        return len(after) == len(before) and sorted(after) == after and sorted(before) != before
 
     def keep(self) -> None:
         """Put the result in its place."""
@@ -131,3 +147,22 @@ class Prepared:
     def close(self) -> None:
         """Remove what is not kept."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _start(session: Session) -> float:
+    """When the first call of a session began, in seconds on the clock of the trace."""
+    recorded = session.calls[0].recorded
+    return (session.start_s or 0.0) + ((recorded.start_s or 0.0) if recorded is not None else 0.0)
+
+
+def _by_start(sessions: Iterable[Session]) -> Iterator[Session]:
+    """The sessions in the order of their starts, those of one time as they come; put aside in a file for that."""
+    starts_s, offsets = array("d"), array("Q", [0])
+    decode = msgspec.json.Decoder(Session).decode
+    with tempfile.TemporaryFile(prefix="workloom-") as aside:
+        for session in sessions:
+            starts_s.append(_start(session))
+            offsets.append(offsets[-1] + aside.write(msgspec.json.encode(session)))
+        for place in sorted(range(len(starts_s)), key=starts_s.__getitem__):
+            aside.seek(offsets[place])
+            yield decode(aside.read(offsets[place + 1] - offsets[place]))

@@ -42,16 +42,17 @@ class Damaged(Exception):
 
 
 def head(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a file's content. Raises TraceError."""
+    """The first `size` bytes of a file's content, less where it ends or is damaged behind them. Raises TraceError."""
+    data = b""
     try:
         with contextlib.closing(chunks(path)) as pieces:
-            data = b""
             for piece in pieces:
                 data += piece
                 if len(data) >= size:
                     break
     except Damaged as damage:
-        raise damage.error from None
+        if not data:
+            raise damage.error from None
     return data[:size]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from workloom.session import Call, Recorded, Session, prompt_tokens
@@ -45,8 +46,8 @@ def _pairs(
 ) -> list[tuple[int, int]]:
     """Which call is which, by place: a format may put branches in another order, then by depth and sizes."""
     places = range(len(before))
-    one = [(prompts[i], before[i].output_tokens) for i in places]
-    other = [(others[i], after[i].output_tokens) for i in places]
+    one = [(prompts[i], before[i].answer_tokens) for i in places]
+    other = [(others[i], after[i].answer_tokens) for i in places]
     if one == other or sorted(one) != sorted(other):
         return [(i, i) for i in places]
     depths = _depths(before), _depths(after)
@@ -122,3 +123,35 @@ def compare(before: Iterable[Session], after: Iterable[Session]) -> dict[str, in
         for sentence in losses(one, other):
             found[sentence] = found.get(sentence, 0) + 1
     return found
+
+
+def pooled(before: Iterable[Session], after: Iterable[Session]) -> dict[str, int]:
+    """What differs between all calls of two traces, where nobody can say which call is which; counts by sentence."""
+    told = [_values(before), _values(after)]
+    found: dict[str, int] = {}
+    for field, values in told[0].items():
+        missing = (values - told[1][field]).total()
+        if missing:
+            found[f"calls whose {field} is not among those read back"] = missing
+    return found
+
+
+def _values(sessions: Iterable[Session]) -> dict[str, Counter[object]]:
+    """How often each value of each field occurs in the calls of a trace."""
+    seen: dict[str, Counter[object]] = {field: Counter() for field in (*_OF_CALL, *_OF_RECORD, *_OTHERS)}
+    for session in sessions:
+        for call, prompt in zip(session.calls, prompt_tokens(session).values(), strict=True):
+            for field in _OF_CALL:
+                seen[field][getattr(call, field)] += 1
+            for field in _OF_RECORD:
+                value = getattr(call.recorded or _NOTHING, field)
+                seen[field][value] += 1
+            seen["prompt tokens"][prompt] += 1
+            seen["waits"][tuple(sorted((round(edge.wait_s, 6), edge.gap) for edge in call.after))] += 1
+            seen["kinds of new text"][tuple(part.kind for part in call.fresh)] += 1
+    return seen
+
+
+_OF_CALL = ("output_tokens", "reasoning_tokens", "stop_after", "agent", "model")
+_OF_RECORD = ("first_s", "end_s", "cached_tokens", "status", "streaming", "estimated")
+_OTHERS = ("prompt tokens", "waits", "kinds of new text")

@@ -152,7 +152,8 @@ class _Lines:
             self._report.infer(_HUNG_UP)
         if not call.answer_tokens:
             self._report.infer(_SILENT)
-        row: _Row = {"messages": self._messages(prompt.key, self._had(number, turn))}
+        first = conversation.whole or (turn == 0 and conversation.how != "fork")
+        row: _Row = {"messages": self._messages(prompt.key, self._had(number, turn), first)}
         if call.model:
             row["model"] = call.model
         row["max_tokens"] = max(1, call.answer_tokens)
@@ -176,12 +177,13 @@ class _Lines:
         prompt = self._prompts[before][1]
         return prompt.key if self._canned else prompt.key_with_answer()
 
-    def _messages(self, key: Key, had: Key) -> list[_Row]:
+    def _messages(self, key: Key, had: Key, first: bool) -> list[_Row]:
+        """What a prompt has behind `had`. `first`: nothing stands before it, so it may begin with a system message."""
         messages: list[_Row] = []
         for index in range(len(had.ids), len(key.ids)):
             number, tokens = key.ids[index], key.ends[index] - (key.ends[index - 1] if index else 0)
             text = self._texts.get(number, _Text("system"))
-            role = "user" if text.role == "system" and (messages or had.ids) else text.role
+            role = "user" if text.role == "system" and (messages or not first) else text.role
             says = words(number, tokens) if text.says is None else beginning(text.says, tokens, text.tokens)
             messages.append({"role": role, "content": says})
         if not messages:

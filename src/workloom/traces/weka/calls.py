@@ -87,8 +87,7 @@ class _Rows:
                 joined = self._subagent(index, entry, last, turn == len(parents))
                 pending += [joined] if joined else []
                 continue
-            waiting = self._due(entry, pending)
-            pending = [sub for sub in pending if sub not in waiting]
+            waiting, pending = self._due(entry, pending)
             edges = self._resume(entry, last, waiting)
             last = self._add(f"r{index}", "main", entry, last, 0.0, ends[turn], edges, scaffold)
             turn, scaffold = turn + 1, (0, 0)
@@ -143,11 +142,12 @@ class _Rows:
             return max(0.0, request.t - end[0])
         return think
 
-    def _due(self, request: Request, pending: list[_Pending]) -> list[_Pending]:
-        """The subagents that a parent's call waits for."""
+    def _due(self, request: Request, pending: list[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
+        """The subagents that a parent's call waits for, and the others."""
         if not self._absolute:
-            return pending
-        return [sub for sub in pending if sub.done_s <= request.t - self._zero_s + 1e-3]
+            return pending, []
+        due_s = request.t - self._zero_s + 1e-3
+        return [sub for sub in pending if sub.done_s <= due_s], [sub for sub in pending if sub.done_s > due_s]
 
     def _resume(self, request: Request, last: int | None, joined: list[_Pending]) -> tuple[tuple[int, float, Gap], ...]:
         """The edges into a parent's call: from its own previous call and from the subagents it waited for."""
@@ -158,7 +158,11 @@ class _Rows:
         think = self._think(request, (before.end_s + self._zero_s, before.timed), before.request)
         span = max((sub.done_s for sub in joined), default=before.end_s) - before.end_s
         wait = _exact(max(0.0, think - max(0.0, span)))
-        return ((last, wait, gap), *((sub.last, wait, gap) for sub in joined))
+        closing = (max(0.0, sub.done_s - self.rows[sub.last].end_s) for sub in joined)
+        return (
+            (last, wait, gap),
+            *((sub.last, _exact(wait + s), gap) for sub, s in zip(joined, closing, strict=True)),
+        )
 
     def _subagent(self, index: int, marker: Subagent, spawner: int | None, trailing: bool) -> _Pending | None:
         """Add the calls of a subagent; what its parent may wait for, if anything."""

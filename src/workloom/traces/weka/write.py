@@ -196,14 +196,20 @@ class _Rows:
         return exact(wait + span)
 
     def _wait(self, call: Call) -> float:
-        """How long a call waits behind the last of those it waits for."""
-        waits = {edge.wait_s for edge in call.after}
-        if len(waits) == 1:
-            return waits.pop()
+        """How long a call waits behind the last of those it waits for, once subagents are done."""
+        waits = {edge.call: edge.wait_s for edge in call.after}
+        least = min(waits.values())
+        if len(set(waits.values())) == 1 or self._resumes(call, least):
+            return least
         self._report.infer(_UNEVEN)
         at = {other.id: times.end_s for other, times in zip(self._calls, self._times, strict=True)}
         ends = [at[edge.call] for edge in call.after]
         return exact(max(at[edge.call] + edge.wait_s for edge in call.after) - max(ends))
+
+    def _resumes(self, call: Call, least: float) -> bool:
+        """Whether only subagents are waited for longer: what is more is the time until they were done."""
+        last = {self._calls[agent.calls[-1]].id for agents in self._shape.waits_for.values() for agent in agents}
+        return all(edge.wait_s == least or edge.call in last for edge in call.after)
 
     def _end(self, place: int, following: int | None) -> float:
         """When a call ended, by the reader's rule where the trace does not say it."""
@@ -218,8 +224,16 @@ class _Rows:
         return max(times.start_s, min(guess, limit))
 
     def _done(self, agent: Agent) -> float:
-        """When a subagent was done: at the end of its last call."""
-        return max(self._times[agent.calls[-1]].end_s, self._times[agent.calls[0]].start_s)
+        """When a subagent was done: its call that resumes waits longer for it than for the parent's own call before."""
+        end_s = max(self._end(agent.calls[-1], None), self._times[agent.calls[0]].start_s)
+        name = self._calls[agent.calls[-1]].id
+        for place, agents in self._shape.waits_for.items():
+            call = self._calls[place]
+            if agent in agents:
+                least = min(edge.wait_s for edge in call.after)
+                if self._resumes(call, least):
+                    return end_s + max(edge.wait_s - least for edge in call.after if edge.call == name)
+        return end_s
 
     def _tool(self, place: int) -> bool:
         """Whether a call answers a tool: by its waits, or for a subagent's first call by what it brings."""
