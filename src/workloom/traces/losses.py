@@ -10,6 +10,9 @@ from workloom.session import Call, Recorded, Session, prompt_tokens
 WAIT_S = 1e-6
 """Waits and instants closer than this are equal."""
 _NOTHING = Recorded()
+_OF_CALL = ("output_tokens", "reasoning_tokens", "stop_after", "agent", "model")
+_OF_RECORD = ("first_s", "end_s", "cached_tokens", "status", "streaming", "estimated")
+_OTHERS = ("prompt tokens", "waits", "kinds of new text")
 
 
 def losses(before: Session, after: Session) -> Iterator[str]:
@@ -132,7 +135,7 @@ def pooled(before: Iterable[Session], after: Iterable[Session]) -> dict[str, int
     for field, values in told[0].items():
         missing = (values - told[1][field]).total()
         if missing:
-            found[f"calls whose {field} is not among those read back"] = missing
+            found[f"calls whose {field} did not come back"] = missing
     return found
 
 
@@ -150,8 +153,3 @@ def _values(sessions: Iterable[Session]) -> dict[str, Counter[object]]:
             seen["waits"][tuple(sorted((round(edge.wait_s, 6), edge.gap) for edge in call.after))] += 1
             seen["kinds of new text"][tuple(part.kind for part in call.fresh)] += 1
     return seen
-
-
-_OF_CALL = ("output_tokens", "reasoning_tokens", "stop_after", "agent", "model")
-_OF_RECORD = ("first_s", "end_s", "cached_tokens", "status", "streaming", "estimated")
-_OTHERS = ("prompt tokens", "waits", "kinds of new text")

@@ -84,6 +84,8 @@ class Log:
                 self._said(line, message, node)
         report.drop("lines that carry no call: progress, snapshots, notes of the program", silent - failed)
         report.drop("API errors: tries that failed and were repeated", failed)
+        if failed:
+            report.assume("the time of a call holds its failed tries and the pauses between them")
         report.drop("answers the client made up itself, as after API errors: no call", invented)
         report.merge("lines that other files repeat", repeated)
         report.merge("lines behind the first of their API call", self._extra)
