@@ -7,6 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from workloom.session import Session, ready
+
 Row = dict[str, Any]
 
 REAL = Path("../shared/data/openclaw")
@@ -127,3 +131,11 @@ def link(source: str, to: str, type: str = "sequential") -> Row:
 def graph(nodes: list[Row], links: list[Row], **more: Any) -> Row:
     listed = {row["session_id"]: {"session_key": row["session_key"], "num_nodes": 1} for row in nodes}
     return {"stats": {"num_sessions": len(listed)}, "sessions": listed, "nodes": nodes, "edges": links, **more}
+
+
+def on_time(session: Session) -> None:
+    """Every call is due when it was recorded to start."""
+    done = {call.id: call.recorded.end_s or 0.0 for call in session.calls if call.recorded}
+    for call in session.calls:
+        assert call.recorded is not None and call.recorded.start_s is not None
+        assert ready(call, done) == pytest.approx(call.recorded.start_s, abs=2e-6), call.id

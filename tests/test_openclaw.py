@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from openclawfiles import BEGIN, REAL, Log, Row, iso, words
+from openclawfiles import BEGIN, REAL, Log, Row, iso, on_time, words
 
 from workloom.errors import TraceError
-from workloom.session import Call, Inherit, Session, Span, prompt_tokens, ready, validate
+from workloom.session import Call, Inherit, Session, Span, prompt_tokens, validate
 from workloom.traces import READERS, Reading, open_trace
 
 
@@ -26,14 +26,6 @@ def read(*logs: Log, folder: Path, **options: Any) -> tuple[list[Session], Readi
         validate(session)
         on_time(session)
     return sessions, reading
-
-
-def on_time(session: Session) -> None:
-    """Every call is due when it was recorded to start."""
-    done = {call.id: call.recorded.end_s or 0.0 for call in session.calls if call.recorded}
-    for call in session.calls:
-        assert call.recorded is not None and call.recorded.start_s is not None
-        assert ready(call, done) == pytest.approx(call.recorded.start_s, abs=2e-6), call.id
 
 
 def one(*logs: Log, folder: Path) -> dict[str, Call]:

@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 import pytest
-from openclawfiles import BEGIN, REAL, Row, graph, link, node
+from openclawfiles import BEGIN, REAL, Row, graph, link, node, on_time
 
 from workloom.errors import TraceError
-from workloom.session import Call, Inherit, Session, Span, children, prompt_tokens, ready, validate
+from workloom.session import Call, Inherit, Session, Span, children, prompt_tokens, validate
 from workloom.traces import READERS, Reading, open_trace
 
 
@@ -26,14 +26,6 @@ def read(folder: Path, document: Any, **options: Any) -> tuple[list[Session], Re
         validate(session)
         on_time(session)
     return sessions, reading
-
-
-def on_time(session: Session) -> None:
-    """Every call is due when it was recorded to start."""
-    done = {call.id: call.recorded.end_s or 0.0 for call in session.calls if call.recorded}
-    for call in session.calls:
-        assert call.recorded is not None and call.recorded.start_s is not None
-        assert ready(call, done) == pytest.approx(call.recorded.start_s, abs=2e-6), call.id
 
 
 def edges(call: Call) -> list[tuple[str, float, str]]:

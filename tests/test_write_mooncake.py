@@ -17,7 +17,7 @@ from workloom.prompt import planned
 from workloom.session import Call, Edge, Header, Inherit, Part, Recorded, Session, Span
 from workloom.traces import open_trace
 from workloom.traces.block_ids import BlockIds
-from workloom.traces.mooncake_write import write
+from workloom.traces.mooncake.write import write
 from workloom.traces.reading import Report
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "mooncake"

@@ -17,9 +17,10 @@ from msgspec import Struct, field
 
 from workloom.errors import TraceError, UsageError, nearest
 from workloom.session import Header, Session
-from workloom.traces import csv_table, mooncake_write, open_trace, trie
+from workloom.traces import csv_table, open_trace, trie
 from workloom.traces.aiperf_dag import write as aiperf_dag
 from workloom.traces.losses import compare, pooled
+from workloom.traces.mooncake import write as mooncake
 from workloom.traces.reading import Reading, Report
 from workloom.traces.veeksha import write as veeksha
 from workloom.traces.weka import write as weka
@@ -32,7 +33,7 @@ What it leaves out or changes it tells the report; the places of sessions left o
 
 WRITERS: dict[str, Write] = {
     "weka": weka.write,
-    "mooncake": mooncake_write.write,
+    "mooncake": mooncake.write,
     "trie": trie.write,
     "veeksha": veeksha.write,
     "aiperf-dag": aiperf_dag.write,
@@ -123,11 +124,10 @@ class Prepared:
                 self._starts_back_s.append(_start(session))
             told.sessions_back += 1
             told.calls_back += len(session.calls)
+        kept = (session for place, session in enumerate(reading) if place not in self._out)
         if told.sessions_back == told.sessions - len(self._out):
-            kept = (session for place, session in enumerate(reading) if place not in self._out)
             told.lost = compare(_by_start(kept) if self._sorted() else kept, back)
         else:
-            kept = (session for place, session in enumerate(reading) if place not in self._out)
             told.lost = {
                 "sessions, since the format does not tell which calls belong together": told.sessions - len(self._out),
                 **pooled(kept, back),

@@ -142,7 +142,10 @@ def _atomic(path: Path) -> Iterator[IO[bytes]]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise TraceError(
-            "a trace cannot be written there", where=str(path), expected="a folder one can write to", found=str(error)
+            "a trace cannot be written there",
+            where=str(path),
+            expected="a folder one can write to",
+            found=error.strerror,
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:
