@@ -23,6 +23,8 @@ LAYERS = [
     "store",
     "metrics",
     "execute",
+    "answers",
+    "report",
     "cli",
 ]
 FREE_OF = {"engine": {"traces", "model", "plan"}, "serve": {"traces", "model", "plan", "drive"}}
