@@ -37,7 +37,7 @@ class Pace(Struct, frozen=True):
 
 
 class CallFacts(NamedTuple):
-    """One call in its session. Calls are named by their place in `SessionFacts.calls`, which is the session's own order."""
+    """One call in its session; other calls are named by their place in `SessionFacts.calls`."""
 
     call: Call
     place: int
