@@ -15,7 +15,8 @@ class Request(Struct, frozen=True):
     """One call, ready to be sent.
 
     `prompt` says which texts, `output_tokens` how many tokens to ask for (1 or more), `stop_after` after how many to
-    hang up. `name` is ``instance/call``; `session_key` is equal for all calls of one session instance.
+    hang up. `name` is ``instance/call``; `session_key` is equal for all calls of one session instance. `recorded_s`:
+    how long the call took in the trace, where that tells.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Request(Struct, frozen=True):
     prompt: Prompt
     output_tokens: int
     stop_after: int | None = None
+    recorded_s: float | None = None
 
 
 class Backend(Protocol):

@@ -106,6 +106,7 @@ class Tree:
             prompt=prompt,
             output_tokens=call.output_tokens,
             stop_after=call.stop_after,
+            recorded_s=_recorded_s(call),
         )
         progress = drive.progress
         progress.calls_live += 1
@@ -242,6 +243,14 @@ class Tree:
         drive.forget(self.prompts)
         if not self.ended.done():
             self.ended.set_result(None)
+
+
+def _recorded_s(call: Call) -> float | None:
+    """How long the call took in the trace; None where it does not tell, or tells of no time at all."""
+    recorded = call.recorded
+    if recorded is None or recorded.start_s is None or recorded.end_s is None:
+        return None
+    return recorded.end_s - recorded.start_s if recorded.end_s > recorded.start_s else None
 
 
 class _Deadline:

@@ -2,16 +2,20 @@
 
 Calls come in list order, session after session. Two caches stand side by side: one is given prompts only (what block
 hashes can say), one prompts and answers (what a server holds). Sessions share nothing but spans of scope `trace`.
+What the second one holds is told by origin: put there by the session itself, by sessions of its user, by anyone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from workloom.prefix import Key, PrefixTree
 from workloom.prompt import TRACE_TEXTS, planned
-from workloom.session import Call, Session
+from workloom.session import Call, Session, prompt_tokens
 
 
 class CallReuse(NamedTuple):
@@ -24,6 +28,10 @@ class CallReuse(NamedTuple):
     """Tokens of the prompt that earlier prompts begin with."""
     held_with_outputs: int
     """Tokens of the prompt that earlier prompts and their answers begin with."""
+    held_in_session: int
+    """The same, of earlier calls of its own session alone."""
+    held_by_user: int
+    """The same, of its own session and earlier sessions of the same user; a session that names none has its own."""
 
     @property
     def fresh_tokens(self) -> int:
@@ -36,21 +44,20 @@ class _Cache:
 
     def __init__(self) -> None:
         self._everywhere = PrefixTree()
+        self._users: dict[str, PrefixTree] = {}
+        self._user = self._here = PrefixTree()
+
+    def next_session(self, user: str | None) -> None:
         self._here = PrefixTree()
+        self._user = self._users.setdefault(user, PrefixTree()) if user is not None else PrefixTree()
 
-    def next_session(self) -> None:
-        self._here = PrefixTree()
-
-    def held(self, key: Key) -> int:
+    def add(self, key: Key) -> tuple[int, int, int]:
+        """Add a sequence; return how much of it the session, its user and anyone had put there before."""
+        here = self._here.add(key)
         lead = _trace_lead(key)
-        here = self._here.match(key)
-        return max(here, self._everywhere.match(lead)) if lead.ids else here
-
-    def add(self, key: Key) -> None:
-        self._here.add(key)
-        lead = _trace_lead(key)
-        if lead.ids:
-            self._everywhere.add(lead)
+        if not lead.ids:
+            return here, here, here
+        return here, max(here, self._user.add(lead)), max(here, self._everywhere.add(lead))
 
 
 def _trace_lead(key: Key) -> Key:
@@ -65,9 +72,63 @@ def reuse(sessions: Iterable[Session]) -> Iterator[CallReuse]:
     """Every call of the sessions with what an infinite cache held of its prompt when it came, in list order."""
     prompts, both = _Cache(), _Cache()
     for session in sessions:
-        prompts.next_session()
-        both.next_session()
+        prompts.next_session(session.user)
+        both.next_session(session.user)
         for call, prompt in planned(session):
-            yield CallReuse(session.id, call, prompt.tokens, prompts.held(prompt.key), both.held(prompt.key))
-            prompts.add(prompt.key)
-            both.add(prompt.key_with_answer())
+            *_, by_prompts = prompts.add(prompt.key)
+            # An answer is unlike anything before it, so what is found of prompt and answer lies in the prompt.
+            here, user, anyone = both.add(prompt.key_with_answer())
+            yield CallReuse(session.id, call, prompt.tokens, by_prompts, anyone, here, user)
+
+
+class ToolReuse(Struct, frozen=True):
+    """Results of tools, and those that say what an earlier one of the same tool said, to the letter."""
+
+    results: int = 0
+    result_tokens: int = 0
+    repeated: int = 0
+    repeated_tokens: int = 0
+    repeated_in_session: int = 0
+    """Of these, those that an earlier call of the same session was given."""
+    repeated_in_session_tokens: int = 0
+    resent: int = 0
+    """No results but history: what a call that keeps less than the prompt of its agent's call before repeats of its
+    agent's results (a compaction, an edit). They are in none of the other counts."""
+    resent_tokens: int = 0
+
+
+def tool_reuse(sessions: Iterable[Session]) -> ToolReuse | None:
+    """Count equal results of tools; None where no text was kept: then nobody can know.
+
+    Spans of scope `trace` do not say whether they are results of tools, so only kept texts tell.
+    """
+    everywhere: set[bytes] = set()
+    counts = [0] * 8
+    for session in sessions:
+        here: set[bytes] = set()
+        agents: dict[str, set[bytes]] = {}
+        for call, rebuilt in _rebuilds(session):
+            agent = agents.setdefault(call.agent, set())
+            for part in call.fresh:
+                if part.kind != "tool" or part.text is None:
+                    continue
+                told = f"{part.name or ''}\0{part.text}".encode(errors="surrogatepass")
+                what = blake2b(told, digest_size=16).digest()
+                resent = rebuilt and what in agent
+                kinds = (not resent, not resent and what in everywhere, not resent and what in here, resent)
+                for index, counted in enumerate(kinds):
+                    counts[2 * index] += counted
+                    counts[2 * index + 1] += part.tokens if counted else 0
+                for seen in (everywhere, here, agent):
+                    seen.add(what)
+    return ToolReuse(*counts) if any(counts) else None
+
+
+def _rebuilds(session: Session) -> Iterator[tuple[Call, bool]]:
+    """Every call, and whether it keeps less than the prompt of its agent's call before."""
+    prompts = prompt_tokens(session)
+    last: dict[str, int] = {}
+    for call in session.calls:
+        kept = prompts[call.id] - call.span_tokens - call.fresh_tokens
+        yield call, kept < last.get(call.agent, 0)
+        last[call.agent] = prompts[call.id]
