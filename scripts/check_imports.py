@@ -11,7 +11,7 @@ from pathlib import Path
 
 LAYERS = [
     "errors",
-    "seeds clock quiet words",
+    "seeds clock quiet words config",
     "session records prefix",
     "prompt",
     "traces",

@@ -3,6 +3,7 @@
     WorkloomError
     ├── UsageError            a wrong option, name or combination of them
     ├── TraceError            a trace that is not what its format promises
+    ├── WorkloadError         a workload file that is malformed, or a trace that no workload can be fitted to
     ├── PlanError             a plan that cannot be made or does not match its workload
     ├── ProfileError          an engine profile that is unknown or malformed
     ├── EngineError
@@ -59,6 +60,10 @@ class UsageError(WorkloomError):
 
 class TraceError(WorkloomError):
     """A trace that is not what its format promises."""
+
+
+class WorkloadError(WorkloomError):
+    """A workload file that is malformed, or a trace that no workload can be fitted to."""
 
 
 class PlanError(WorkloomError):

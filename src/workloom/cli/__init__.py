@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -218,6 +218,84 @@ def export(
     from workloom.cli.traces import export as go
 
     go(trace, format, out, TraceOptions(source_format, skip_bad), dry_run, json)
+
+
+@app.command
+def fit(
+    trace: list[str],
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    name: str | None = None,
+    families: Literal["best", "parametric", "quantiles"] = "best",
+    json: Json = False,
+    reading: TraceOptions = TraceOptions(),
+) -> None:
+    """Fit a workload to a trace: a short file to read and edit, which `workloom synth` makes sessions of.
+
+    Parameters
+    ----------
+    trace
+        Trace files, folders or globs.
+    out
+        The file to write (.yaml).
+    name
+        Name of the workload (default: that of the file).
+    families
+        best: the family that AIC likes best where it is close to the sample, else quantiles; or always one of the two.
+    """
+    from workloom.cli.workloads import fit as go
+
+    go(trace, out, name, families, json, reading)
+
+
+@app.command
+def synth(
+    workload: str,
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    sessions: int = 1000,
+    seed: int = 0,
+) -> None:
+    """Make sessions of a workload: the same seed gives the same bytes, on any machine.
+
+    Parameters
+    ----------
+    workload
+        A workload file, or a name that `workloom workloads` lists.
+    out
+        The trace to write (.jsonl, or compressed: .jsonl.zst).
+    sessions
+        How many.
+    seed
+        Root of all randomness.
+    """
+    from workloom.cli.workloads import synth as go
+
+    go(workload, sessions, seed, out)
+
+
+@app.command
+def workloads(name: str | None = None, /, *, json: Json = False) -> None:
+    """List the workloads that come with workloom, or print one of them as a file to edit.
+
+    Parameters
+    ----------
+    name
+        A name from the list.
+    """
+    from workloom.cli.workloads import workloads as go
+
+    go(name, json)
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON Schema of workload files, for completion in editors."""
+    from workloom.cli.workloads import print_schema
+
+    print_schema()
 
 
 @app.command

@@ -17,6 +17,7 @@ from workloom.errors import PlanError, UsageError
 if TYPE_CHECKING:  # --help loads neither plans nor engines
     from workloom.engine.profile import Profile
     from workloom.plan import Load, Plan
+    from workloom.traces import Reading
 
 WORKLOAD = Group("Workload", sort_key=1)
 PRIVACY = Group("Privacy", sort_key=2)
@@ -42,6 +43,14 @@ class TraceOptions:
     "Trace format; told from the content unless given."
     skip_bad: Annotated[bool, Parameter(negative="")] = False
     "Leave out and count what is malformed instead of stopping."
+    generate: Whole = None
+    "Sessions to make of a workload that is named instead of a trace (default: --sessions, else 200)."
+
+    def open(self, trace: Sequence[str], seed: int = 0) -> Reading:
+        """The trace or workload that is named."""
+        from workloom.model.workload.opening import open_sessions
+
+        return open_sessions(trace, format=self.format, skip_bad=self.skip_bad, seed=seed, sessions=self.generate)
 
 
 @Parameter(name="*", group=PRIVACY)
@@ -152,7 +161,7 @@ def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, contex
                 )
             return _fitting(make(recipe), context_limit)
     recipe = Recipe(
-        trace=TraceRef(tuple(trace), reading.format, reading.skip_bad),
+        trace=TraceRef(tuple(trace), reading.format, reading.skip_bad, reading.generate),
         load=load.load(),
         limits=Limits(load.duration, load.sessions, load.calls),
         waits=Waits(None if math.isinf(load.max_wait) else load.max_wait, load.time_scale),

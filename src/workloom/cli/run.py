@@ -150,7 +150,7 @@ def _ask(live: Live, server: ServerOptions) -> tuple[Live, int | None]:
 def _announce(plan: Plan) -> None:
     """What will run, and first of all what will not."""
     source, report = plan.source, plan.source.report
-    if report.format != "native":
+    if report.files and report.format != "native":
         guesses = len(report.assumptions) + len(report.inferred) + len(report.dropped)
         more = f"; what was assumed, inferred or dropped ({guesses}): workloom inspect" if guesses else ""
         print(f"trace read as {report.format}{more}", file=sys.stderr)

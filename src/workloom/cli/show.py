@@ -44,9 +44,8 @@ def console() -> Console:
 def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:
     """What is in a trace."""
     from workloom.model.describe import describe, table
-    from workloom.traces import open_trace
 
-    reading = open_trace(trace, format=options.format, skip_bad=options.skip_bad)
+    reading = options.open(trace)
     description = describe(reading)
     for skipped in reading.report.skipped:
         print(f"skipped: {skipped.where}: {skipped.why}", file=sys.stderr)

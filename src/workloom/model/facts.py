@@ -90,29 +90,28 @@ def role(agent: str) -> str:
 def facts(sessions: Iterable[Session], pace: Pace | None = None) -> Iterator[SessionFacts]:
     """Every session with its facts; memory is a session's, and what :func:`workloom.model.reuse.reuse` holds."""
     pace = pace or Pace()
+    passed = _Passed(sessions)
     rows: list[CallReuse] = []
-    number, session = 0, None
-    for row in reuse(passed := _Passed(sessions)):
-        if session is not passed.session and rows:
-            assert session is not None
-            yield _session(session, number, rows, pace)
-            number, rows = number + 1, []
-        session = passed.session
+    for row in reuse(passed):
+        assert passed.session is not None
         rows.append(row)
-    if session is not None and rows:
-        yield _session(session, number, rows, pace)
+        if len(rows) == len(passed.session.calls):
+            yield _session(passed.session, passed.count - 1, rows, pace)
+            rows = []
 
 
 class _Passed:
-    """Sessions on their way through an iterator; `session` is the last that passed."""
+    """Sessions on their way through an iterator: the last that passed, and how many did."""
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         self._sessions = sessions
         self.session: Session | None = None
+        self.count = 0
 
     def __iter__(self) -> Iterator[Session]:
         for session in self._sessions:
             self.session = session
+            self.count += 1
             yield session
 
 

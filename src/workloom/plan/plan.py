@@ -16,23 +16,28 @@ from msgspec.structs import replace
 from workloom import seeds
 from workloom.clock import to_ns
 from workloom.errors import PlanError
+from workloom.model.workload.opening import open_sessions
 from workloom.plan import load as loads
 from workloom.plan.context import Context
 from workloom.plan.load import Closed, Load, Open, Replay
 from workloom.plan.source import Source
 from workloom.session import Session
-from workloom.traces import open_trace
+from workloom.traces import Reading
 
 LARGEST = 1e9
 """Seconds, rates and scales beyond this are no plan but a slip of the keyboard."""
 
 
 class TraceRef(Struct, frozen=True):
-    """Which trace: where it was found, and what was in it (paths are no part of a plan's identity)."""
+    """Which trace or workload: where it was found, and what was in it (paths are no part of a plan's identity).
+
+    `generate`: how many sessions are made of a workload.
+    """
 
     paths: tuple[str, ...]
     format: str | None = None
     skip_bad: bool = False
+    generate: int | None = None
     content_hash: str = ""
     sessions: int = 0
     calls: int = 0
@@ -144,8 +149,11 @@ class Plan:
         return {what: count for what, count in counts.items() if count}
 
 
-def make(recipe: Recipe) -> Plan:
-    """Open the trace of a recipe and check everything; faults are reported together. Raises PlanError, TraceError."""
+def make(recipe: Recipe, reading: Reading | None = None) -> Plan:
+    """Open the trace of a recipe and check everything; faults are reported together. Raises PlanError, TraceError.
+
+    `reading`: the trace, where it is open already.
+    """
     if recipe.version != 1:
         raise PlanError("the plan is of another version", expected=1, found=recipe.version)
     faults = loads.check(recipe.load)
@@ -162,7 +170,15 @@ def make(recipe: Recipe) -> Plan:
     if faults:
         raise PlanError("the plan cannot be made: " + "; ".join(faults))
     trace = recipe.trace
-    source = Source(open_trace(trace.paths, format=trace.format, skip_bad=trace.skip_bad), context)
+    if reading is None:
+        reading = open_sessions(
+            trace.paths,
+            format=trace.format,
+            skip_bad=trace.skip_bad,
+            seed=recipe.seed,
+            sessions=trace.generate if trace.generate is not None else limits.sessions,
+        )
+    source = Source(reading, context)
     if trace.content_hash and trace.content_hash != source.content_hash:
         raise PlanError(
             "the trace is not the one the plan was made for",
@@ -188,7 +204,13 @@ def make(recipe: Recipe) -> Plan:
             found="each session starts at its own zero",
             hint="use --concurrency N or --rate R instead",
         )
-    trace = replace(trace, content_hash=source.content_hash, sessions=source.sessions_read, calls=source.calls_read)
+    trace = replace(
+        trace,
+        generate=None if reading.paths else source.sessions_read,
+        content_hash=source.content_hash,
+        sessions=source.sessions_read,
+        calls=source.calls_read,
+    )
     return Plan(replace(recipe, trace=trace), source)
 
 
@@ -208,7 +230,7 @@ def document(plan: Plan, first: int = 10) -> bytes:
         if due is not None:
             row["due_s"] = next(due) / 1e9
         rows.append(row)
-    paths = tuple(os.path.abspath(p) for p in plan.recipe.trace.paths)
+    paths = tuple(os.path.abspath(p) if os.path.exists(p) else p for p in plan.recipe.trace.paths)
     recipe = replace(plan.recipe, trace=replace(plan.recipe.trace, paths=paths))
     whole = {"workloom_plan": 1, "hash": plan.hash, "recipe": msgspec.to_builtins(recipe), "first": rows}
     return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"

@@ -215,6 +215,16 @@ class Reading:
         self.complete = True
 
 
+def made(name: str, header: Header, sessions: Callable[[], Iterator[Session]]) -> Reading:
+    """Sessions that lie in no file, as a trace that was opened; `sessions` begins anew every time."""
+
+    def read(paths: Sequence[Path], intake: Intake) -> Iterator[Session]:
+        return sessions()
+
+    reader = Reader(lambda head: False, lambda path: header, read, headed=True)
+    return Reading([Source(name, reader, header, ())], header)
+
+
 def _raise(error: TraceError) -> None:
     hint = error.hint or "--skip-bad leaves out what is malformed, counts it and goes on"
     raise TraceError(error.what, where=error.where, expected=error.expected, found=error.found, hint=hint)

@@ -1,0 +1,95 @@
+"""`workloom fit`, `synth`, `workloads` and `schema`."""
+
+from __future__ import annotations
+
+import json as jsons
+import sys
+from pathlib import Path
+
+import msgspec
+
+from workloom.cli.options import TraceOptions
+from workloom.cli.show import console, print_rows
+from workloom.errors import UsageError, WorkloadError
+from workloom.model.describe import many
+from workloom.model.fit.margins import Choosing
+from workloom.model.workload import builtin
+from workloom.model.workload.file import dump, schema
+from workloom.model.workload.generate import generate, header
+from workloom.model.workload.opening import named
+from workloom.traces import native
+
+
+def fit(trace: list[str], out: str, name: str | None, choosing: Choosing, json: bool, options: TraceOptions) -> None:
+    """Fit, write, say how every distribution was chosen."""
+    from workloom.model.facts import facts
+    from workloom.model.fit import fit as fitted
+
+    goal = _goal(out, "the workload")
+    reading = options.open(trace)
+    found = fitted(facts(reading), reading.header, name=name or goal.stem, choosing=choosing)
+    _write(goal, dump(found.workload, found.notes))
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+    else:
+        from workloom.model.fit.show import tables
+
+        for table in tables(found):
+            console().print(table)
+    print(
+        f"fitted to {many(found.sessions, 'session')}, {many(found.calls, 'call')}; written to {out}; "
+        f"`workloom synth {out} --sessions N -o trace.jsonl.zst` makes more of it",
+        file=sys.stderr,
+    )
+
+
+def synth(workload: str, sessions: int, seed: int, out: str) -> None:
+    """Draw sessions, write them as they are drawn."""
+    found = named(workload)
+    if found is None:
+        known = ", ".join(builtin.names())
+        raise UsageError("there is no such workload", expected=f"a .yaml file, or one of {known}", found=workload)
+    if sessions < 1:
+        raise UsageError("a trace has at least one session", where="--sessions", expected="1 or more", found=sessions)
+    goal = _goal(out, "the trace")
+    count = native.write(goal, header(found), generate(found, seed, sessions), validated=True)
+    print(f"{many(count, 'session')} of {found.name}, seed {seed}, written to {out}", file=sys.stderr)
+
+
+def workloads(name: str | None, json: bool) -> None:
+    """The workloads that come with workloom; one of them as its file."""
+    if name is not None:
+        found = named(name)
+        if found is None:
+            known = ", ".join(builtin.names())
+            raise UsageError("there is no such workload", expected=known, found=name)
+        print(dump(found) if not json else msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), end="")
+        return
+    every = [builtin.builtin(name) for name in builtin.names()]
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(every), indent=1).decode())
+        return
+    print_rows([(workload.name, workload.about) for workload in every])
+
+
+def print_schema() -> None:
+    """The JSON Schema of a workload file."""
+    print(jsons.dumps(schema(), indent=1))
+
+
+def _goal(out: str, what: str) -> Path:
+    goal = Path(out)
+    if goal.exists():
+        raise UsageError(f"{what} is there already", where=out, hint="choose another name with -o")
+    return goal
+
+
+def _write(goal: Path, text: str) -> None:
+    """A new file, whole or not at all."""
+    scratch = goal.with_name(f".{goal.name}.part")
+    try:
+        scratch.write_text(text, "utf-8")
+        scratch.replace(goal)
+    except OSError as fault:
+        scratch.unlink(missing_ok=True)
+        raise WorkloadError("the workload cannot be written", where=str(goal), found=fault.strerror) from fault

@@ -1,0 +1,180 @@
+"""A trace as lives of agents: what each call adds to its context, keeps of it, and waits for.
+
+The growth of a call is its prompt less all of the context before it (the previous prompt of its agent and the answer to
+it). What it does to that context is one of
+
+    keep       it inherits all of it
+    reword     it inherits at least the prompt, less two blocks, but not the whole answer: that came back as other text
+    compact    it is shorter than SHRUNK of it
+    rewrite    it inherits less, and is not: something further up was changed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from workloom.model.facts import CallFacts, SessionFacts
+from workloom.model.workload.spec import TurnGap
+
+SHRUNK = 0.7
+BLOCKS = 128
+"""Tokens that block hashes may fail to tell of a prompt that is kept: two blocks of 64."""
+Change = Literal["keep", "reword", "rewrite", "compact"]
+_TURNS: dict[str, TurnGap] = {"human": "human", "network": "network", "orchestration": "orchestration"}
+
+
+@dataclass(slots=True)
+class Step:
+    """A call after the first of its agent."""
+
+    number: int
+    """Calls of the agent before it."""
+    gap: TurnGap
+    wait_s: float
+    """Of the edge from the agent's previous call."""
+    context_tokens: int
+    """The previous prompt and answer."""
+    prompt_tokens: int
+    inherited_tokens: int
+    report_tokens: int
+    """Of its fresh text, what came from subagents."""
+    output_tokens: int
+    change: Change
+
+    @property
+    def growth_tokens(self) -> int:
+        """New text, by length alone; reports are not counted."""
+        return self.prompt_tokens - self.context_tokens - self.report_tokens
+
+
+@dataclass(slots=True)
+class Spawned:
+    """Subagents that one call spawned: which lives, and what became of their reports."""
+
+    number: int
+    """The spawning call, by its number in the agent."""
+    lives: list[Life]
+    spawn_s: list[float]
+    report_s: list[float] = field(default_factory=list)
+    joined: int | None = None
+    """Calls from the spawning one to the first that takes a report; None: none does."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One agent of one session."""
+
+    session: int
+    agent: str
+    role: str
+    model: str
+    scaffold: list[tuple[str, int, str]]
+    """Texts its first prompt begins with: (name, tokens, scope), scope `own` for text that nobody shares."""
+    first_tokens: int
+    first_output_tokens: int
+    steps: list[Step] = field(default_factory=list)
+    spawned: list[Spawned] = field(default_factory=list)
+    depth: int = 0
+    """Agents above it of the same role."""
+
+    @property
+    def calls(self) -> int:
+        return 1 + len(self.steps)
+
+
+def lives(session: SessionFacts) -> list[Life]:
+    """The lives of a session, in the order they began."""
+    found: dict[str, Life] = {}
+    last: dict[str, CallFacts] = {}
+    numbers: dict[int, int] = {}
+    for call in session.calls:
+        agent = call.call.agent
+        life = found.get(agent)
+        if life is None:
+            life = found[agent] = _begun(session, call)
+            _spawned(session, call, life, found, numbers)
+            numbers[call.place] = 0
+        else:
+            numbers[call.place] = life.calls
+            life.steps.append(_step(session, call, last[agent], life.calls))
+            _reports(session, call, life, found, numbers)
+        last[agent] = call
+    return list(found.values())
+
+
+def _begun(session: SessionFacts, call: CallFacts) -> Life:
+    scaffold: list[tuple[str, int, str]] = [(span.name, span.tokens, span.scope) for span in call.call.spans]
+    own = sum(part.tokens for part in call.call.fresh if part.kind == "definition")
+    if own:
+        scaffold.append(("", own, "own"))
+    first = call.prompt_tokens - sum(tokens for _, tokens, _ in scaffold)
+    return Life(
+        session=session.number,
+        agent=call.call.agent,
+        role=call.role,
+        model=call.call.model,
+        scaffold=scaffold,
+        first_tokens=max(0, first),
+        first_output_tokens=call.call.output_tokens,
+    )
+
+
+def _step(session: SessionFacts, call: CallFacts, before: CallFacts, number: int) -> Step:
+    context = before.prompt_tokens + before.call.answer_tokens
+    edge = next((edge for edge in call.call.after if edge.call == before.call.id), None)
+    gap, wait_s = (edge.gap, edge.wait_s) if edge is not None else (call.gap, call.wait_s)
+    inherited = min(call.inherited_tokens, context)
+    change: Change = "rewrite"
+    if inherited >= context:
+        change = "keep"
+    elif call.prompt_tokens < SHRUNK * context:
+        change = "compact"
+    elif inherited >= before.prompt_tokens - BLOCKS:
+        change = "reword"
+    return Step(
+        number=number,
+        gap=_TURNS.get(gap, "tool"),
+        wait_s=wait_s,
+        context_tokens=context,
+        prompt_tokens=call.prompt_tokens,
+        inherited_tokens=inherited,
+        report_tokens=sum(part.tokens for part in call.call.fresh if part.kind == "report"),
+        output_tokens=call.call.output_tokens,
+        change=change,
+    )
+
+
+def _spawned(
+    session: SessionFacts, call: CallFacts, life: Life, found: dict[str, Life], numbers: dict[int, int]
+) -> None:
+    """Tell the agent whose call spawned this one."""
+    for edge, place in ((e, p) for e in call.call.after for p in call.parents if session.calls[p].call.id == e.call):
+        parent = found.get(session.calls[place].call.agent)
+        if parent is None or parent is life:
+            continue
+        life.depth = parent.depth + 1 if parent.role == life.role else 0
+        group = next((s for s in parent.spawned if s.number == numbers[place] and s.lives[0].role == life.role), None)
+        if group is None:
+            group = Spawned(numbers[place], [], [])
+            parent.spawned.append(group)
+        group.lives.append(life)
+        group.spawn_s.append(edge.wait_s)
+        return
+
+
+def _reports(
+    session: SessionFacts, call: CallFacts, life: Life, found: dict[str, Life], numbers: dict[int, int]
+) -> None:
+    """Note which of the agent's subagents this call waits for."""
+    if len(call.parents) < 2:
+        return
+    waits = {edge.call: edge.wait_s for edge in call.call.after}
+    for place in call.parents:
+        other = session.calls[place]
+        child = found.get(other.call.agent)
+        for group in life.spawned:
+            if child is not None and any(child is spawned for spawned in group.lives):
+                group.report_s.append(waits[other.call.id])
+                if group.joined is None:
+                    group.joined = numbers[call.place] - group.number

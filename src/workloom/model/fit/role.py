@@ -1,0 +1,239 @@
+"""One role of a trace as an agent of a workload."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workloom.model.families import Family, Fixed
+from workloom.model.fit.lives import Life, Spawned, Step
+from workloom.model.fit.margins import Margins
+from workloom.model.fit.memory import Scored, memory, ranks, scores
+from workloom.model.workload.round import significant
+from workloom.model.workload.spec import (
+    MEASURES,
+    Agent,
+    Compaction,
+    Delegate,
+    First,
+    History,
+    Opening,
+    Reworded,
+    Rewrite,
+    Scaffold,
+    Turn,
+    TurnGap,
+)
+
+Floats = NDArray[np.float64]
+OPENINGS = (3, 5, 8, 12, 20)
+LEAST_STEPS = 60
+SURE = 0.001
+"""An opening is told apart if chance would make so plain a difference this rarely; calls go together, so it is low."""
+
+
+def agent(name: str, lives: Sequence[Life], margins: Margins, scaffold: tuple[Scaffold, ...]) -> Agent:
+    """The agent that lives like these."""
+    place = f"agents.{name}"
+    first = First(
+        fresh=margins.fit(f"{place}.first.fresh", [life.first_tokens for life in lives]),
+        output=margins.fit(f"{place}.first.output", [life.first_output_tokens for life in lives]),
+    )
+    calls = margins.fit(f"{place}.calls", [life.calls for life in lives])
+    opening = _opening(f"{place}.opening", lives, margins)
+    turns = _turns(place, lives, margins, 0 if opening is None else opening.calls)
+    return Agent(
+        first=first,
+        calls=calls,
+        turns=turns,
+        opening=opening,
+        models=_models(lives),
+        scaffold=scaffold,
+        memory=memory(lives, _scored(lives)) if turns else Agent(first).memory,
+        history=_history(place, lives, margins),
+        delegates=_delegates(place, lives, margins),
+    )
+
+
+def _models(lives: Sequence[Life]) -> dict[str, float]:
+    counts = Counter(life.model for life in lives)
+    if set(counts) == {""}:
+        return {}
+    shares = {model: significant(count / len(lives)) for model, count in counts.most_common()}
+    most = next(iter(shares))
+    return {**shares, most: significant(1 - sum(share for model, share in shares.items() if model != most), 6)}
+
+
+def _gaps(lives: Sequence[Life]) -> list[TurnGap]:
+    """Kinds of gap, the most frequent first."""
+    return [gap for gap, _ in Counter(step.gap for life in lives for step in life.steps).most_common()]
+
+
+def _opening(place: str, lives: Sequence[Life], margins: Margins) -> Opening | None:
+    """The first calls of a life, where they grow otherwise than the rest; as many as make the difference plainest."""
+    from scipy import stats
+
+    gaps = _gaps(lives)
+    steps = [step for life in lives for step in life.steps if step.change == "keep" and step.gap == gaps[0]]
+    best: tuple[float, int] | None = None
+    for calls in OPENINGS:
+        early, late = ([s.growth_tokens for s in steps if (s.number <= calls) == first] for first in (True, False))
+        if min(len(early), len(late)) >= LEAST_STEPS:
+            found = stats.ks_2samp(early, late, method="asymp")
+            if found.pvalue < SURE and (best is None or found.pvalue < best[0]):
+                best = float(found.pvalue), calls
+    if best is None:
+        return None
+    early = [step.growth_tokens for step in steps if step.number <= best[1]]
+    return Opening(best[1], margins.fit(f"{place}.fresh", early))
+
+
+def _turns(place: str, lives: Sequence[Life], margins: Margins, opening: int) -> dict[TurnGap, Turn]:
+    out: dict[TurnGap, Turn] = {}
+    for gap in _gaps(lives):
+        steps = [step for life in lives for step in life.steps if step.gap == gap]
+        here = f"{place}.turns.{gap}"
+        share = _share(f"{here}.share", lives, margins, partial(_behind, gap)) if out else None
+        settled = [step for step in steps if out or step.number > opening]
+        growing = [step for step in settled if step.change == "keep"] or steps
+        columns = [_measure(growing, name) for name in MEASURES]
+        out[gap] = Turn(
+            fresh=margins.fit(f"{here}.fresh", columns[0]),
+            output=margins.fit(f"{here}.output", _measure(steps, "output")),
+            wait=margins.fit(f"{here}.wait", _measure(steps, "wait")),
+            share=share,
+            ranks=ranks(columns),
+        )
+    return out
+
+
+def _behind(gap: TurnGap, step: Step) -> bool:
+    return step.gap == gap
+
+
+def _share(place: str, lives: Sequence[Life], margins: Margins, having: Callable[[Step], bool]) -> Family:
+    """The share of a life's steps that have something, weighted by steps: then long lives and short ones together have
+    the trace's share."""
+    some = [life for life in lives if life.steps]
+    shares = [sum(map(having, life.steps)) / len(life.steps) for life in some]
+    return margins.fit(place, np.repeat(shares, [len(life.steps) for life in some]))
+
+
+def _measure(steps: Sequence[Step], name: str) -> Floats:
+    match name:
+        case "fresh":
+            values: list[float] = [max(0, step.growth_tokens) for step in steps]
+        case "output":
+            values = [step.output_tokens for step in steps]
+        case _:
+            values = [step.wait_s for step in steps]
+    return np.array(values, dtype=np.float64)
+
+
+def _scored(lives: Sequence[Life]) -> Scored:
+    """Every growing call of the lives, scored within its kind of gap."""
+    rows = [
+        (number, step.number, step) for number, life in enumerate(lives) for step in life.steps if step.change == "keep"
+    ]
+    gaps = np.array([step.gap for _, _, step in rows])
+    measures: dict[str, Floats] = {}
+    for name in MEASURES:
+        values = _measure([step for _, _, step in rows], name)
+        for gap in set(gaps.tolist()):
+            values[gaps == gap] = scores(values[gaps == gap])
+        measures[name] = values
+    places = np.array([(life, number) for life, number, _ in rows], dtype=np.float64).reshape(-1, 2)
+    return Scored(places[:, 0], places[:, 1], measures)
+
+
+def _history(place: str, lives: Sequence[Life], margins: Margins) -> History:
+    steps = [(life, step) for life in lives for step in life.steps]
+    if not steps:
+        return History()
+    by_change = Counter(step.change for _, step in steps)
+    compacted = {(id(life), step.number) for life, step in steps if step.change == "compact"}
+    after = [step.change for life, step in steps if (id(life), step.number - 1) in compacted]
+    settled = sum(change == "rewrite" for change in after)
+    rewrites = [
+        step for life, step in steps if step.change == "rewrite" and (id(life), step.number - 1) not in compacted
+    ]
+    rewrite = None
+    if rewrites:
+        here = f"{place}.history.rewrite"
+        rewrite = Rewrite(
+            share=significant(len(rewrites) / len(steps)),
+            keeps=margins.fit(f"{here}.keeps", [s.inherited_tokens / s.context_tokens for s in rewrites]),
+            size=margins.fit(f"{here}.size", [_size(step) for step in rewrites]),
+        )
+    compaction = None
+    if compacted:
+        again = significant(settled / len(after)) if after else 0.0
+        compaction = _compaction(f"{place}.history.compaction", lives, margins, again)
+    reworded = None
+    if by_change["reword"]:
+        here = f"{place}.history.reworded"
+        new = [step.growth_tokens for _, step in steps if step.change == "reword"]
+        share = _share(f"{here}.share", lives, margins, lambda step: step.change == "reword")
+        reworded = Reworded(share, margins.fit(f"{here}.new", new))
+    return History(reworded=reworded, rewrite=rewrite, compaction=compaction)
+
+
+def _size(step: Step) -> float:
+    """A rewritten context over the one before; what the call adds (unknown, but mostly little) is in it."""
+    return min(2.0, step.prompt_tokens / step.context_tokens)
+
+
+def _compaction(place: str, lives: Sequence[Life], margins: Margins, again: float) -> Compaction:
+    """The rule: contexts at which compaction came, and the share of lives that came to it among those that could."""
+    steps = [step for life in lives for step in life.steps if step.change == "compact"]
+    triggers = [step.context_tokens for step in steps]
+    usual = float(np.median(triggers))
+    having = [life for life in lives if any(step.change == "compact" for step in life.steps)]
+    scaffolds = {id(life): sum(tokens for _, tokens, _ in life.scaffold) for life in lives}
+    beyond = [
+        life
+        for life in lives
+        if life not in having
+        and scaffolds[id(life)] + life.first_tokens <= usual
+        and any(step.prompt_tokens > usual for step in life.steps)
+    ]
+    return Compaction(
+        trigger=margins.fit(f"{place}.trigger", triggers),
+        target=margins.fit(f"{place}.target", [step.prompt_tokens for step in steps]),
+        share=significant(len(having) / (len(having) + len(beyond))),
+        rewrite_after=again,
+    )
+
+
+def _delegates(place: str, lives: Sequence[Life], margins: Margins) -> tuple[Delegate, ...]:
+    roles = Counter(group.lives[0].role for life in lives for group in life.spawned)
+    return tuple(
+        _delegate(f"{place}.delegates[{i}]", role, lives, margins) for i, (role, _) in enumerate(roles.most_common())
+    )
+
+
+def _delegate(place: str, role: str, lives: Sequence[Life], margins: Margins) -> Delegate:
+    levels = 1 + max(life.depth for other in lives for group in other.spawned for life in group.lives)
+    able = [life for life in lives if life.role != role or life.depth < levels - 1]
+    groups: list[list[Spawned]] = [[g for g in life.spawned if g.lives[0].role == role] for life in able]
+    some = [of_life for of_life in groups if of_life]
+    every = [group for of_life in some for group in of_life]
+    waited = [group for group in every if group.joined == 1]
+    later = [group.joined for group in every if group.joined is not None and group.joined > 1]
+    reports = [wait_s for group in every for wait_s in group.report_s]
+    return Delegate(
+        agent=role,
+        sessions=significant(len(some) / len(able)),
+        times=margins.fit(f"{place}.times", [len(of_life) for of_life in some]),
+        at_once=margins.fit(f"{place}.at_once", [len(group.lives) for group in every]),
+        waits=significant(len(waited) / len(every)),
+        later=margins.fit(f"{place}.later", later) if later else None,
+        reported=significant(len(later) / (len(every) - len(waited))) if later else 1.0,
+        spawn=margins.fit(f"{place}.spawn", [wait_s for group in every for wait_s in group.spawn_s]),
+        report=margins.fit(f"{place}.report", reports) if reports else Fixed(0.0),
+        levels=levels,
+    )

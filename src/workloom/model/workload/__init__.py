@@ -1,0 +1,1 @@
+"""Workloads: what sessions are drawn from. A file, or a name of one that comes with workloom."""
