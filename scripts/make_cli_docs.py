@@ -11,7 +11,10 @@ from rich.console import Console
 from workloom.cli import app
 
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
-COMMANDS = ("run", "plan", "serve", "show", "inspect", "import", "anonymize", "export", "profiles")
+COMMANDS = (
+    *("run", "plan", "serve", "show", "inspect", "characterize", "fit", "synth", "fidelity", "workloads", "schema"),
+    *("import", "anonymize", "export", "profiles"),
+)
 
 
 def page() -> str:

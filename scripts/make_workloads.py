@@ -16,14 +16,19 @@ from workloom.model.facts import facts
 from workloom.model.fit import Fitted, fit
 from workloom.model.workload.builtin import FOLDER
 from workloom.model.workload.file import dump
-from workloom.session import Header, Session
+from workloom.session import Header, Session, prompt_tokens
 from workloom.traces import open_trace
 
 
 def weka_parts(traces: Path) -> tuple[list[Session], list[Session]]:
-    """The WEKA sessions, every other one by length: `coding-agent` is fitted to the first, and tested on the second."""
-    sessions = sorted(open_trace([traces / "weka"]), key=lambda session: (-len(session.calls), session.id))
-    return sessions[0::2], sessions[1::2]
+    """The WEKA sessions, dealt by their longest prompt: `coding-agent` is fitted to the first, tested on the others.
+
+    Dealt so, the two halves are alike; halves dealt by chance often are not, whatever is fitted to them.
+    """
+    sessions = list(open_trace([traces / "weka"]))
+    longest = {session.id: max(prompt_tokens(session).values()) for session in sessions}
+    sessions.sort(key=lambda session: (-longest[session.id], session.id))
+    return sessions[1::2], sessions[0::2]
 
 
 def coding_agent(traces: Path) -> Fitted:

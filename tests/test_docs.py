@@ -77,3 +77,17 @@ def test_every_format_is_in_the_table_of_formats_and_has_a_table_of_fields() -> 
         written = rows[name].rstrip("| ").endswith("yes")
         assert written == (name in WRITERS), name
     assert page.count("| field |") + page.count("| column |") >= len(READERS)
+
+
+def test_the_pages_of_workloads_say_what_the_workloads_are() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/make_workload_pages.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_built_in_workload_has_a_page_and_is_in_the_list() -> None:
+    from workloom.model.workload import builtin
+
+    listed = (ROOT / "docs/workloads.md").read_text()
+    assert [name for name in builtin.names() if f"(workloads/{name}.md)" not in listed] == []

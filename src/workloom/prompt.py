@@ -10,12 +10,15 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from workloom import seeds
-from workloom.prefix import Key
+from workloom.prefix import Cursor, Key, PrefixTree
 from workloom.session import Call, PartKind, Session, Span
 
 ORDINAL_BITS = 24
 TRACE_TEXTS = 1 << 62
 """Text numbers at or above this belong to trace-scope spans."""
+
+
+NOTHING = Key()
 
 
 class Piece(NamedTuple):
@@ -41,8 +44,12 @@ class Prompt:
         "base",
         "base_tokens",
         "key",
+        "lead_pieces",
+        "lead_tokens",
         "pieces",
         "rendered",
+        "tail",
+        "tokens",
         "whole_base",
     )
 
@@ -54,26 +61,67 @@ class Prompt:
         self.whole_base = whole_base
         """True when all of the base and its answer is inherited, whatever its length."""
         self.pieces = pieces
-        key = base.key_with_answer().cut(base_tokens) if base is not None else Key()
-        ids, ends, total = list(key.ids), list(key.ends), key.tokens
-        for piece in pieces:
-            if piece.tokens > 0:
-                total += piece.tokens
-                ids.append(piece.text)
-                ends.append(total)
-        self.key = Key(tuple(ids), tuple(ends))
-        self.answer_number = answer_number
+        tail = [(piece.text, piece.tokens) for piece in pieces if piece.tokens > 0]
+        key, lead = NOTHING, 0
+        if base is not None:
+            key = base.key.cut(base_tokens)
+            lead = min(base.lead_tokens, key.tokens)
+            if base_tokens > key.tokens:
+                tail.insert(0, (base.answer_number, base_tokens - key.tokens))
+        self.tail = tail
+        """What is new behind the base's prompt, as (text, tokens): the rest of the base's answer, then the pieces."""
+        self.lead_pieces = 0
+        if lead == key.tokens:
+            for text, tokens in tail:
+                if text < TRACE_TEXTS:
+                    break
+                self.lead_pieces += 1
+                lead += tokens
+        self.lead_tokens: int = lead
+        """Of the trace-scope spans that it begins with, its lead: all that another session can share."""
+        self.key: Key = key.then(tail)
+        self.tokens: int = self.key.tokens
+        self.answer_number: int = answer_number
         self.answer_tokens: int | None = None
         self.answer_text: str | None = None
         self.rendered: object = None
 
-    @property
-    def tokens(self) -> int:
-        return self.key.tokens
-
     def key_with_answer(self) -> Key:
         """The sequence of the prompt and the answer that came."""
         return self.key.plus(self.answer_number, self.answer_tokens or 0)
+
+
+class Cursors:
+    """The prompts of one session in a prefix tree: each goes on from where its base ends, and so costs its own pieces.
+
+    Bases come first, each added the same way.
+    """
+
+    def __init__(self, tree: PrefixTree) -> None:
+        self._start = tree.start
+        self._ends: dict[Prompt, Cursor] = {}
+
+    def add(self, prompt: Prompt) -> int:
+        """Add a prompt; return how many of its tokens were there before."""
+        return self._add(prompt, prompt.base_tokens, prompt.tail)
+
+    def add_lead(self, prompt: Prompt) -> int:
+        """Add its lead alone; return how many of that one's tokens were there before."""
+        if not prompt.lead_tokens:
+            return 0
+        return self._add(prompt, min(prompt.base_tokens, prompt.lead_tokens), prompt.tail[: prompt.lead_pieces])
+
+    def add_answer(self, prompt: Prompt) -> None:
+        """Add the answer that came to a prompt that was added."""
+        if prompt.answer_tokens:
+            self._ends[prompt].then([(prompt.answer_number, prompt.answer_tokens)])
+
+    def _add(self, prompt: Prompt, kept_tokens: int, tail: list[tuple[int, int]]) -> int:
+        base = self._start
+        if kept_tokens and prompt.base is not None:
+            base = self._ends[prompt.base].cut(kept_tokens)
+        self._ends[prompt], held = base.then(tail)
+        return held
 
 
 class Prompts:

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-POINTS = 2000
+POINTS = 500
 """Distribution functions are compared at all values, or at so many quantiles of them."""
 
 
@@ -30,7 +30,7 @@ class Counts:
 
     def __init__(self, sessions: Sequence[Floats], points: Floats) -> None:
         self.points = points
-        self.below = np.array([np.searchsorted(np.sort(v), points, side="right") for v in sessions], dtype=np.float64)
+        self.below = np.array([np.searchsorted(np.sort(v), points, side="right") for v in sessions], dtype=np.float32)
         self.sizes = np.array([len(v) for v in sessions], dtype=np.float64)
 
     def cdf(self, chosen: NDArray[np.int64]) -> Floats | None:
@@ -63,12 +63,18 @@ class Compared(NamedTuple):
 
 
 def compare(
-    real: Sequence[Floats], other: Sequence[Floats], stream: Generator, *, rounds: int = 200, level: float = 0.9
+    real: Sequence[Floats],
+    other: Sequence[Floats],
+    stream: Generator,
+    *,
+    band: Sequence[Floats] | None = None,
+    rounds: int = 200,
+    level: float = 0.9,
 ) -> Compared | None:
     """Compare two samples kept by session; None where one of them has no values.
 
     p: the share of `rounds` random exchanges of sessions that are at least as far (by KS). band: the `level` quantile,
-    over random splits of the first sample's sessions in half, of the distance of the halves.
+    over random splits of the first sample's sessions (or of those given as `band`) in half, of the halves' distance.
     """
     both = [*real, *other]
     at = points(both)
@@ -84,19 +90,20 @@ def compare(
         mixed = stream.permutation(len(both))
         one, two = counts.cdf(mixed[:n]), counts.cdf(mixed[n:])
         farther += one is None or two is None or between(one, two, at).ks >= distance.ks - 1e-12
-    band = split_band(counts, n, stream, rounds=rounds, level=level)
-    return Compared(distance, (farther + 1) / (rounds + 1), band)
+    return Compared(distance, (farther + 1) / (rounds + 1), halves(band or real, stream, rounds=rounds, level=level))
 
 
-def split_band(counts: Counts, n: int, stream: Generator, *, rounds: int, level: float) -> Distance:
-    """The `level` quantile of the distances between random halves of the first n sessions."""
+def halves(sessions: Sequence[Floats], stream: Generator, *, rounds: int, level: float) -> Distance:
+    """The `level` quantile of the distances between random halves of some sessions; infinite where there are none."""
+    at = points(sessions)
+    counts = Counts(sessions, at)
     found = []
     for _ in range(rounds):
-        mixed = stream.permutation(n)
-        one, two = counts.cdf(mixed[: n // 2]), counts.cdf(mixed[n // 2 :])
+        mixed = stream.permutation(len(sessions))
+        one, two = counts.cdf(mixed[: len(mixed) // 2]), counts.cdf(mixed[len(mixed) // 2 :])
         if one is not None and two is not None:
-            found.append(between(one, two, counts.points))
+            found.append(between(one, two, at))
     if not found:
-        return Distance(0.0, 0.0)
+        return Distance(float("inf"), float("inf"))
     ks, wasserstein = (float(np.quantile([d[i] for d in found], level)) for i in range(2))
     return Distance(ks, wasserstein)

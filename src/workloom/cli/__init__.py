@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from workloom import __version__
-from workloom.cli.options import EngineOptions, LoadOptions, PrivacyOptions, ServerOptions, TraceOptions
+from workloom.cli.options import EngineOptions, LoadOptions, PrivacyOptions, ServerOptions, TraceOptions, Whole
 from workloom.errors import UsageError, WorkloomError
 
 app = App(
@@ -134,6 +134,33 @@ def inspect(trace: list[str], /, *, json: Json = False, reading: TraceOptions = 
     from workloom.cli.show import inspect as go
 
     go(trace, json, reading)
+
+
+@app.command
+def characterize(
+    trace: list[str],
+    /,
+    *,
+    out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None,
+    json: Json = False,
+    block_tokens: Whole = None,
+    reading: TraceOptions = TraceOptions(),
+    load: LoadOptions = LoadOptions(),
+) -> None:
+    """Study workloads side by side: graph shapes, where the time goes, reuse, instability, roles. -o writes a report.
+
+    Parameters
+    ----------
+    trace
+        Each a trace (a file, a folder or a glob in quotes), a workload file, or a name from `workloom workloads`.
+    out
+        The report to write: one HTML file with charts, which needs nothing else.
+    block_tokens
+        Tokens of a KV block in the curves of reuse (default: that of the trace, else 16).
+    """
+    from workloom.cli.characterize import characterize as go
+
+    go(trace, out, json, block_tokens, reading, load)
 
 
 @app.command(name="import")
@@ -296,6 +323,42 @@ def schema() -> None:
     from workloom.cli.workloads import print_schema
 
     print_schema()
+
+
+@app.command
+def fidelity(
+    real: str,
+    other: str,
+    /,
+    *,
+    band: str | None = None,
+    out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None,
+    concurrency: int = 4,
+    seed: int = 0,
+    json: Json = False,
+    reading: TraceOptions = TraceOptions(),
+    engine: EngineOptions = EngineOptions(),
+) -> None:
+    """Say how alike two workloads are: margins, what goes together, the cache curve, and both on one simulated engine.
+
+    Parameters
+    ----------
+    real
+        The real trace: a file, folder or glob.
+    other
+        What is compared with it: a trace, a workload file, or a name that `workloom workloads` lists.
+    band
+        Trace whose random halves say how far is far (default: the real one).
+    out
+        A page to write (.html).
+    concurrency
+        Sessions at once on the engine (default engine: llama-3.1-70b-h200x4).
+    seed
+        Root of all randomness: of sessions that are made, of orders, of splits.
+    """
+    from workloom.cli.fidelity import fidelity as go
+
+    go(real, other, band, out, json, concurrency, seed, reading, engine)
 
 
 @app.command

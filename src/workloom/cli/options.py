@@ -16,7 +16,7 @@ from workloom.errors import PlanError, UsageError
 
 if TYPE_CHECKING:  # --help loads neither plans nor engines
     from workloom.engine.profile import Profile
-    from workloom.plan import Load, Plan
+    from workloom.plan import Load, Plan, Recipe
     from workloom.traces import Reading
 
 WORKLOAD = Group("Workload", sort_key=1)
@@ -143,10 +143,7 @@ class LoadOptions:
 
 def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, context_limit: int | None) -> Plan:
     """The plan that a command line asks for: a new one, or the one in a plan file."""
-    from msgspec.structs import replace
-
-    from workloom.plan import Context, Limits, Open, Plan, Recipe, TraceRef, Waits, make, read
-    from workloom.plan.plan import per_request
+    from workloom.plan import make, read
 
     if len(trace) == 1 and Path(trace[0]).is_file():
         recipe = read(Path(trace[0]))
@@ -160,7 +157,14 @@ def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, contex
                     hint="leave these options out, or make another plan with `workloom plan`",
                 )
             return _fitting(make(recipe), context_limit)
-    recipe = Recipe(
+    return planned(make_recipe(trace, reading, load, context_limit), load)
+
+
+def make_recipe(trace: Sequence[str], reading: TraceOptions, load: LoadOptions, context_limit: int | None) -> Recipe:
+    """The recipe that a command line asks for; its trace is not opened."""
+    from workloom.plan import Context, Limits, Recipe, TraceRef, Waits
+
+    return Recipe(
         trace=TraceRef(tuple(trace), reading.format, reading.skip_bad, reading.generate),
         load=load.load(),
         limits=Limits(load.duration, load.sessions, load.calls),
@@ -168,7 +172,16 @@ def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, contex
         context=Context(load.max_context if load.max_context is not None else context_limit, load.context_policy),
         seed=load.root_seed(),
     )
-    plan = make(recipe)
+
+
+def planned(recipe: Recipe, load: LoadOptions, opened: Reading | None = None) -> Plan:
+    """The plan of a recipe. A rate per request becomes one per session. `opened`: the trace, if it is open already."""
+    from msgspec.structs import replace
+
+    from workloom.plan import Open, Plan, make
+    from workloom.plan.plan import per_request
+
+    plan = make(recipe, opened)
     if load.per == "request" and isinstance(recipe.load, Open):
         rate = per_request(recipe.load.sessions_per_s, plan)
         recipe = replace(plan.recipe, load=replace(recipe.load, sessions_per_s=rate))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json as jsons
 import sys
-from pathlib import Path
 
 import msgspec
 
 from workloom.cli.options import TraceOptions
 from workloom.cli.show import console, print_rows
-from workloom.errors import UsageError, WorkloadError
+from workloom.cli.write import new_file, write_new
+from workloom.errors import UsageError, nearest
 from workloom.model.describe import many
 from workloom.model.fit.margins import Choosing
 from workloom.model.workload import builtin
@@ -25,10 +25,10 @@ def fit(trace: list[str], out: str, name: str | None, choosing: Choosing, json: 
     from workloom.model.facts import facts
     from workloom.model.fit import fit as fitted
 
-    goal = _goal(out, "the workload")
+    goal = new_file(out, "the workload")
     reading = options.open(trace)
     found = fitted(facts(reading), reading.header, name=name or goal.stem, choosing=choosing)
-    _write(goal, dump(found.workload, found.notes))
+    write_new(goal, dump(found.workload, found.notes))
     if json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     else:
@@ -47,11 +47,10 @@ def synth(workload: str, sessions: int, seed: int, out: str) -> None:
     """Draw sessions, write them as they are drawn."""
     found = named(workload)
     if found is None:
-        known = ", ".join(builtin.names())
-        raise UsageError("there is no such workload", expected=f"a .yaml file, or one of {known}", found=workload)
+        raise _no_such(workload)
     if sessions < 1:
         raise UsageError("a trace has at least one session", where="--sessions", expected="1 or more", found=sessions)
-    goal = _goal(out, "the trace")
+    goal = new_file(out, "the trace")
     count = native.write(goal, header(found), generate(found, seed, sessions), validated=True)
     print(f"{many(count, 'session')} of {found.name}, seed {seed}, written to {out}", file=sys.stderr)
 
@@ -61,8 +60,7 @@ def workloads(name: str | None, json: bool) -> None:
     if name is not None:
         found = named(name)
         if found is None:
-            known = ", ".join(builtin.names())
-            raise UsageError("there is no such workload", expected=known, found=name)
+            raise _no_such(name)
         print(dump(found) if not json else msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), end="")
         return
     every = [builtin.builtin(name) for name in builtin.names()]
@@ -72,24 +70,14 @@ def workloads(name: str | None, json: bool) -> None:
     print_rows([(workload.name, workload.about) for workload in every])
 
 
+def _no_such(name: str) -> UsageError:
+    known = list(builtin.names())
+    close = nearest(name, known)
+    hint = f"did you mean {close}?" if close else "`workloom workloads` lists them with a line about each"
+    expected = f"a .yaml file, or one of {', '.join(known)}"
+    return UsageError("there is no such workload", expected=expected, found=name, hint=hint)
+
+
 def print_schema() -> None:
     """The JSON Schema of a workload file."""
     print(jsons.dumps(schema(), indent=1))
-
-
-def _goal(out: str, what: str) -> Path:
-    goal = Path(out)
-    if goal.exists():
-        raise UsageError(f"{what} is there already", where=out, hint="choose another name with -o")
-    return goal
-
-
-def _write(goal: Path, text: str) -> None:
-    """A new file, whole or not at all."""
-    scratch = goal.with_name(f".{goal.name}.part")
-    try:
-        scratch.write_text(text, "utf-8")
-        scratch.replace(goal)
-    except OSError as fault:
-        scratch.unlink(missing_ok=True)
-        raise WorkloadError("the workload cannot be written", where=str(goal), found=fault.strerror) from fault

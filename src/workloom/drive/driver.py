@@ -21,7 +21,6 @@ from workloom.drive.tree import Tree
 from workloom.errors import WorkloomError
 from workloom.plan import Closed, Instance, Plan
 from workloom.prefix import PrefixTree
-from workloom.prompt import TRACE_TEXTS, Prompts
 from workloom.records import CallRecord, SessionRecord
 
 
@@ -97,7 +96,7 @@ class _Drive:
         self.end_ns = None if limits.duration_s is None else to_ns(limits.duration_s)
         self.calls_left = limits.calls
         self.known = PrefixTree()
-        """What an infinite cache of the one served model would hold."""
+        """What an infinite cache of the one served model would hold that sessions can share: the leads of prompts."""
         self.trees: dict[int, Tree] = {}
         self.due_in_window = 0
         self.over = False
@@ -249,14 +248,3 @@ class _Drive:
                 found=tree.fault,
                 hint="is the server well, and do the calls fit into its context?",
             )
-
-    def forget(self, prompts: Prompts) -> None:
-        """A session is over and its own texts never come again: what the infinite cache knows of them can go."""
-        for prompt in prompts.made.values():
-            key = prompt.key
-            private = next((i for i, text in enumerate(key.ids) if text < TRACE_TEXTS), None)
-            if private is None:
-                continue
-            begins = key.ends[private - 1] if private else 0
-            if prompt.base is None or begins >= prompt.base_tokens:  # else it hangs on its base's
-                self.known.forget(key, private)

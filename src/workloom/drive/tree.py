@@ -9,7 +9,8 @@ from workloom.clock import Clock, Timer, to_ns
 from workloom.drive.backend import Request
 from workloom.errors import BackendError
 from workloom.plan import Instance
-from workloom.prompt import Prompt, Prompts
+from workloom.prefix import PrefixTree
+from workloom.prompt import Cursors, Prompt, Prompts
 from workloom.records import CallRecord, SessionRecord
 from workloom.session import Call, children, prompt_tokens
 
@@ -25,6 +26,8 @@ class Tree:
         session = instance.session
         self.start_ns = drive.clock.now()
         self.prompts = Prompts(session, instance.k)
+        self.known, self.leads = Cursors(PrefixTree()), Cursors(drive.known)
+        """What an infinite cache would hold of this session, gone with it, and of all that others can share."""
         self.children = children(session)
         self.missing = {call.id: len(call.after) for call in session.calls}
         self.due: dict[str, int] = {}
@@ -95,7 +98,7 @@ class Tree:
             planned_prompt_tokens=self.planned[call.id],
             planned_output_tokens=call.answer_tokens,
             sent_prompt_tokens=prompt.tokens,
-            ideal_cached_tokens=drive.known.add(prompt.key),
+            ideal_cached_tokens=max(self.known.add(prompt), self.leads.add_lead(prompt)),
         )
         request = Request(
             name=name,
@@ -153,7 +156,7 @@ class Tree:
         self.left -= 1
         if record.status == "ok":
             prompt.answer_tokens = record.output_tokens or 0
-            drive.known.add(prompt.key_with_answer())
+            self.known.add_answer(prompt)
             self.ok += 1
             progress.calls_done += 1
             progress.output_tokens += prompt.answer_tokens
@@ -240,7 +243,6 @@ class Tree:
         )
         drive.progress.sessions_live -= 1
         drive.progress.sessions_done += 1
-        drive.forget(self.prompts)
         if not self.ended.done():
             self.ended.set_result(None)
 

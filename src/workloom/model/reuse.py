@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from workloom.prefix import Key, PrefixTree
-from workloom.prompt import TRACE_TEXTS, planned
+from workloom.prefix import PrefixTree
+from workloom.prompt import Cursors, planned
 from workloom.session import Call, Session, prompt_tokens
 
 
@@ -39,46 +39,20 @@ class CallReuse(NamedTuple):
         return self.prompt_tokens - self.held_with_outputs
 
 
-class _Cache:
-    """An infinite cache that keeps of past sessions only what others can share: leading spans of scope `trace`."""
-
-    def __init__(self) -> None:
-        self._everywhere = PrefixTree()
-        self._users: dict[str, PrefixTree] = {}
-        self._user = self._here = PrefixTree()
-
-    def next_session(self, user: str | None) -> None:
-        self._here = PrefixTree()
-        self._user = self._users.setdefault(user, PrefixTree()) if user is not None else PrefixTree()
-
-    def add(self, key: Key) -> tuple[int, int, int]:
-        """Add a sequence; return how much of it the session, its user and anyone had put there before."""
-        here = self._here.add(key)
-        lead = _trace_lead(key)
-        if not lead.ids:
-            return here, here, here
-        return here, max(here, self._user.add(lead)), max(here, self._everywhere.add(lead))
-
-
-def _trace_lead(key: Key) -> Key:
-    """The beginning of a sequence that consists of trace-scope spans."""
-    for index, text in enumerate(key.ids):
-        if text < TRACE_TEXTS:
-            return Key(key.ids[:index], key.ends[:index])
-    return key
-
-
 def reuse(sessions: Iterable[Session]) -> Iterator[CallReuse]:
-    """Every call of the sessions with what an infinite cache held of its prompt when it came, in list order."""
-    prompts, both = _Cache(), _Cache()
+    """Every call of the sessions with what an infinite cache held of its prompt when it came, in list order.
+
+    Memory: a session's, and of those before it what others can share, the leads of their prompts.
+    """
+    leads, leads_of = PrefixTree(), dict[str, PrefixTree]()
     for session in sessions:
-        prompts.next_session(session.user)
-        both.next_session(session.user)
+        prompts, both, anyone = Cursors(PrefixTree()), Cursors(PrefixTree()), Cursors(leads)
+        named = None if session.user is None else Cursors(leads_of.setdefault(session.user, PrefixTree()))
         for call, prompt in planned(session):
-            *_, by_prompts = prompts.add(prompt.key)
-            # An answer is unlike anything before it, so what is found of prompt and answer lies in the prompt.
-            here, user, anyone = both.add(prompt.key_with_answer())
-            yield CallReuse(session.id, call, prompt.tokens, by_prompts, anyone, here, user)
+            by_prompts, here, lead = prompts.add(prompt), both.add(prompt), anyone.add_lead(prompt)
+            user = here if named is None else max(here, named.add_lead(prompt))
+            both.add_answer(prompt)
+            yield CallReuse(session.id, call, prompt.tokens, max(by_prompts, lead), max(here, lead), here, user)
 
 
 class ToolReuse(Struct, frozen=True):

@@ -24,7 +24,7 @@ Change = Literal["keep", "reword", "rewrite", "compact"]
 _TURNS: dict[str, TurnGap] = {"human": "human", "network": "network", "orchestration": "orchestration"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Step:
     """A call after the first of its agent."""
 
@@ -48,7 +48,7 @@ class Step:
         return self.prompt_tokens - self.context_tokens - self.report_tokens
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Spawned:
     """Subagents that one call spawned: which lives, and what became of their reports."""
 
@@ -61,7 +61,7 @@ class Spawned:
     """Calls from the spawning one to the first that takes a report; None: none does."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Life:
     """One agent of one session."""
 
@@ -70,17 +70,25 @@ class Life:
     role: str
     model: str
     scaffold: list[tuple[str, int, str]]
-    """Texts its first prompt begins with: (name, tokens, scope), scope `own` for text that nobody shares."""
+    """Texts its first prompt begins with: (name, tokens, scope). Scope `trace`: shared by sessions; `session`: by
+    agents of several roles; `role`: by agents of one; `own`: by nobody; `alone`: there was nobody to share it with."""
     first_tokens: int
     first_output_tokens: int
     steps: list[Step] = field(default_factory=list)
     spawned: list[Spawned] = field(default_factory=list)
-    depth: int = 0
-    """Agents above it of the same role."""
+    spawned_by: Life | None = None
 
     @property
     def calls(self) -> int:
         return 1 + len(self.steps)
+
+    def depth(self, role: str) -> int:
+        """Of it and the agents above it, those that were spawned and have a role."""
+        life, depth = self, 0
+        while life.spawned_by is not None:
+            depth += life.role == role
+            life = life.spawned_by
+        return depth
 
 
 def lives(session: SessionFacts) -> list[Life]:
@@ -100,7 +108,26 @@ def lives(session: SessionFacts) -> list[Life]:
             life.steps.append(_step(session, call, last[agent], life.calls))
             _reports(session, call, life, found, numbers)
         last[agent] = call
+    _tell_who_shares(list(found.values()))
     return list(found.values())
+
+
+def _tell_who_shares(lives: list[Life]) -> None:
+    """Put the scope of a session's texts as who shares them: agents of several roles, those of one, or nobody.
+
+    An agent that is alone in its session says nothing about that.
+    """
+    users: dict[str, list[str]] = {}
+    for life in lives:
+        for name in {name for name, _, scope in life.scaffold if scope == "session"}:
+            users.setdefault(name, []).append(life.role)
+    unshared = "own" if len(lives) > 1 else "alone"
+    scopes = {
+        name: unshared if len(roles) == 1 else "role" if len(set(roles)) == 1 else "session"
+        for name, roles in users.items()
+    }
+    for life in lives:
+        life.scaffold = [(n, tokens, scopes[n] if s == "session" else s) for n, tokens, s in life.scaffold]
 
 
 def _begun(session: SessionFacts, call: CallFacts) -> Life:
@@ -153,7 +180,7 @@ def _spawned(
         parent = found.get(session.calls[place].call.agent)
         if parent is None or parent is life:
             continue
-        life.depth = parent.depth + 1 if parent.role == life.role else 0
+        life.spawned_by = parent
         group = next((s for s in parent.spawned if s.number == numbers[place] and s.lives[0].role == life.role), None)
         if group is None:
             group = Spawned(numbers[place], [], [])

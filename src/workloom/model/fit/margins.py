@@ -6,7 +6,7 @@ Then it is quantiles. Counts of a few different values are those values with the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ LIKELY = 0.05
 """The p-value from which a distance, up to NOT_FAR, can be chance."""
 EASY = 0.3
 """The same of samples of fewer than FEW, which are far from anything by chance."""
+EXACT = 7
+"""Digits of a value that is the only one."""
 LEAST = 8
 """Samples of fewer are taken as they are."""
 MEAN = 0.02
@@ -33,9 +35,15 @@ FEW_NAMES = ("lognormal", "gamma", "weibull", "exponential", "inverse-gaussian",
 """Tried on samples of fewer than FEW: mixtures and families that end where the sample does fit those by chance."""
 MOST_STEPS = 8
 STEP = 1e-4
-NEAR = 0.05
-MOST_POINTS = 12
-"""Quantiles within 5 % of what their neighbours say are left out, and more until there are so few."""
+RARE = 5 * STEP
+"""Shares are told to four digits."""
+NEAR = 0.1
+NEAR_SHARE = 0.01
+"""Quantiles within 10 % in value, and 1 % in share, of what their neighbours say are left out."""
+MOSTLY = 0.9
+"""A sample of which so much is whole numbers is taken for counts."""
+LARGE = 0.05
+"""The share from which one value of a sample of counts is told exactly."""
 MANY = 500
 TAIL = (0.9, 0.95, 0.99)
 TAIL_OFF = 0.1
@@ -71,12 +79,12 @@ class Margins:
             return Fixed(0.0)
         if sample.min() == sample.max():
             self.done.append(Margin(place, len(sample), "fixed", None))
-            return rounded(Fixed(float(sample[0])))
+            return Fixed(significant(float(sample[0]), EXACT))
         choice = fits(sample, FEW_NAMES if len(sample) < FEW else None)
         best = _best(choice)
         family: Family = best.family
         if self.choosing == "quantiles" or (self.choosing == "best" and not _close(best, sample)):
-            family = steps(sample) if _steps(sample) else thinned(Quantiles.fit(sample), len(sample))
+            family = steps(sample) if _steps(sample) else thinned(quantiles(sample), len(sample))
         elif self.choosing == "best" and _steps(sample):
             family = steps(sample)
         self.done.append(Margin(place, len(sample), family.name, choice))
@@ -122,9 +130,11 @@ def _steps(sample: Floats) -> bool:
 
 
 def steps(sample: Floats) -> Quantiles:
-    """A few different values, each with its share."""
+    """A few different values, each with its share; what is rarer than RARE is left out."""
     values, counts = np.unique(sample, return_counts=True)
-    ends = [significant(share) for share in np.cumsum(counts / len(sample)).tolist()]
+    often = counts >= RARE * len(sample)
+    values, counts = values[often], counts[often]
+    ends = [significant(share) for share in np.cumsum(counts / counts.sum()).tolist()]
     points = [(0.0, float(values[0]))]
     for value, end, after in zip(values.tolist(), ends, [*values.tolist()[1:], None], strict=True):
         points.append((1.0 if after is None else end, value))
@@ -133,22 +143,67 @@ def steps(sample: Floats) -> Quantiles:
     return Quantiles(tuple(points))
 
 
+def quantiles(sample: Floats) -> Quantiles:
+    """The quantiles of a sample; values that many have, as counts of 1, begin and end where they do."""
+    plain = Quantiles.fit(untied(sample))
+    whole, counts = np.unique(sample[sample != 0], return_counts=True)
+    if (sample == np.round(sample)).mean() < MOSTLY:
+        return plain
+    ends = np.cumsum(counts) / counts.sum()
+    large = [i for i in range(len(whole)) if counts[i] / counts.sum() >= LARGE]
+    atoms = {(float(ends[j]), float(whole[i]) + (0.5 if j == i else -0.5)) for i in large for j in (i - 1, i) if j >= 0}
+    inner = {significant(share): value for share, value in atoms if share < 1}
+    points = {share: value for share, value in plain.points if all(abs(share - s) > 1e-4 for s in inner)}
+    return Quantiles(_rising({**points, **inner}), plain.interpolation, zeros=plain.zeros)
+
+
+def _rising(points: Mapping[float, float]) -> tuple[tuple[float, float], ...]:
+    """Points by share, none lower than the one before."""
+    out: list[tuple[float, float]] = []
+    for share in sorted(points):
+        out.append((share, max(points[share], out[-1][1] if out else points[share])))
+    return tuple(out)
+
+
+def untied(sample: Floats) -> Floats:
+    """A sample of (mostly) whole numbers with equal ones spread around: what is drawn is rounded, and comes back.
+
+    Zeros stay, and so do other numbers.
+    """
+    rest = sample[sample != 0]
+    if not len(rest) or (rest == np.round(rest)).mean() < MOSTLY:
+        return sample
+    values, counts = np.unique(sample, return_counts=True)
+    spread = [
+        value - 0.5 + (np.arange(count) + 0.5) / count if value and value == round(value) else np.full(count, value)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+    ]
+    return np.concatenate(spread)
+
+
 def thinned(quantiles: Quantiles, n: int) -> Quantiles:
-    """Without the points that a sample of n cannot tell, and those that the others say nearly as well."""
+    """Without the points that a sample of n cannot tell, and those that lines between the others say nearly as well."""
     points = [p for p in quantiles.points if p[0] in (0.0, 1.0) or min(p[0], 1 - p[0]) * n >= 1]
-    while len(points) > 3:
-        losses = [_loss(points[i - 1], points[i], points[i + 1]) for i in range(1, len(points) - 1)]
+    kept = list(range(len(points)))
+    while len(kept) > 3:
+        losses = [_loss(points[kept[i - 1] : kept[i + 1] + 1]) for i in range(1, len(kept) - 1)]
         least = int(np.argmin(losses))
-        if losses[least] > NEAR and len(points) <= MOST_POINTS:
+        if losses[least] > 1:
             break
-        del points[least + 1]
-    return Quantiles(tuple(points), quantiles.interpolation, zeros=quantiles.zeros)
+        del kept[least + 1]
+    return Quantiles(tuple(points[i] for i in kept), quantiles.interpolation, zeros=quantiles.zeros)
 
 
-def _loss(before: tuple[float, float], point: tuple[float, float], after: tuple[float, float]) -> float:
-    """How far a point is from the line between its neighbours, over its value."""
-    part = (point[0] - before[0]) / (after[0] - before[0])
-    return abs(before[1] + part * (after[1] - before[1]) - point[1]) / (abs(point[1]) or 1.0)
+def _loss(points: list[tuple[float, float]]) -> float:
+    """How far points are at most from the line between the first and the last: 1 is as far as they may be."""
+    (low_share, low), *between, (high_share, high) = points
+    worst, rise = 0.0, high - low
+    for share, value in between:
+        on_line = low + (share - low_share) / (high_share - low_share) * rise
+        worst = max(worst, abs(on_line - value) / (abs(value) or 1.0) / NEAR)
+        if rise:
+            worst = max(worst, abs(low_share + (value - low) / rise * (high_share - low_share) - share) / NEAR_SHARE)
+    return worst
 
 
 def _note(choice: Choice, best: Fit, family: Family) -> str:

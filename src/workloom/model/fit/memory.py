@@ -5,14 +5,16 @@ All of it on normal scores (ranks within a kind of gap, mapped to normal quantil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workloom.model.fit.lives import Life
+from workloom.model.workload.draw import rank_correlation
 from workloom.model.workload.round import significant
-from workloom.model.workload.spec import MEASURES, PAIRS_OF_TRAITS, TRAITS, Memory, Pair
+from workloom.model.workload.spec import MEASURES, PAIRS_OF_TRAITS, Measure, Memory, Pair, TraitPair
 
 Floats = NDArray[np.float64]
 LEAST_LIVES = 8
@@ -20,7 +22,9 @@ LEAST_LIVES = 8
 LEAST_STEPS = 6
 """Of a life, to say what carries over; if few lives are as long, nothing is said."""
 NOTICED = 1.0
-"""In standard errors (1 / sqrt n): weaker correlations between traits are left out."""
+WEAK = 0.1
+"""Correlations between traits below so many standard errors (1 / sqrt n), or below this, are left out."""
+MOST = 0.9
 
 
 def scores(values: Floats) -> Floats:
@@ -60,23 +64,38 @@ class Scored:
 
 def memory(lives: Sequence[Life], scored: Scored) -> Memory:
     """The memory of a role."""
-    if len(lives) < LEAST_LIVES:
-        return Memory(carry={name: value for name in MEASURES if abs(value := _carry(scored, name)) >= 0.05})
-    session = {name: value for name in MEASURES if (value := _own(scored, name)) >= 0.02}
+    if not len(scored.life):
+        return Memory()
     carry = {name: value for name in MEASURES if abs(value := _carry(scored, name)) >= 0.05}
-    traits = [
-        np.array([life.calls for life in lives], dtype=np.float64),
-        np.array([life.first_tokens for life in lives], dtype=np.float64),
-        *(_means(scored, name, len(lives)) for name in MEASURES),
-    ]
-    pairs: dict[str, float] = {}
-    for pair in PAIRS_OF_TRAITS:
-        one, other = (traits[TRAITS.index(name)] for name in pair.split())
-        both = ~np.isnan(one) & ~np.isnan(other)
-        found = spearman(one[both], other[both])
-        if abs(found) * np.sqrt(both.sum()) >= NOTICED:
-            pairs[pair] = significant(found, 2)
-    return Memory(session=session, carry=carry, ranks=pairs)
+    if len(lives) < LEAST_LIVES:
+        return Memory(carry=carry)
+    session = {name: value for name in MEASURES if (value := _own(scored, name, carry.get(name, 0.0))) >= 0.02}
+    return Memory(session=session, carry=carry, ranks=_traits(lives, scored, session))
+
+
+def _traits(lives: Sequence[Life], scored: Scored, session: Mapping[Measure, float]) -> dict[TraitPair, float]:
+    """Rank correlations between traits: of measures, those that sessions have a share in.
+
+    A life's mean is its trait and chance. Covariances with a mean are those with the trait; between two means, the part
+    between lives is (see :func:`_parts`).
+    """
+    calls, first = (np.array([getattr(life, name) for life in lives], np.float64) for name in ("calls", "first_tokens"))
+    found: dict[TraitPair, float] = {"calls first": spearman(calls, first)}
+    spread: dict[str, float] = {name: math.sqrt(_parts(scored, name, name)[0]) for name in session}
+    own: dict[str, float] = {name: math.sqrt(share) for name, share in session.items()}
+    for pair in PAIRS_OF_TRAITS[1:]:
+        one, other = pair.split()
+        if other not in spread or (one != "first" and one not in spread):
+            continue
+        if one == "first":
+            means = _means(scored, other, len(lives))
+            some = ~np.isnan(means)
+            covariance = float(np.cov(scores(first[some]), means[some])[0, 1])
+            found[pair] = rank_correlation(covariance / own[other]) if first.min() < first.max() else 0.0
+        else:
+            found[pair] = rank_correlation(_parts(scored, one, other)[0] / (spread[one] * spread[other]))
+    least = max(WEAK, NOTICED / math.sqrt(len(lives)))
+    return {pair: significant(max(-MOST, min(MOST, rank)), 2) for pair, rank in found.items() if abs(rank) >= least}
 
 
 def _means(scored: Scored, name: str, lives: int) -> Floats:
@@ -88,21 +107,35 @@ def _means(scored: Scored, name: str, lives: int) -> Floats:
     return out
 
 
-def _own(scored: Scored, name: str) -> float:
-    """The share of variance between lives: the intraclass correlation of a one-way analysis of variance."""
+def _own(scored: Scored, name: str, carry: float) -> float:
+    """The share of variance that is the life's own: the intraclass correlation, less what calls have of their like.
+
+    Two calls of a life that are k apart have c^k of what is left in common, which is as if it were the life's.
+    """
+    between, within = _parts(scored, name, name)
+    if between <= 0:
+        return 0.0
+    counts = np.bincount(scored.life.astype(np.int64)).astype(np.float64)
+    pairs = carry * (counts * (1 - carry) - (1 - carry**counts)) / (1 - carry) ** 2
+    like = 2 * float(pairs.sum()) / float((counts * (counts - 1)).sum())
+    own = (between / (between + within) - like) / (1 - like)
+    return significant(min(0.95, max(0.0, own)), 2)
+
+
+def _parts(scored: Scored, one: str, other: str) -> tuple[float, float]:
+    """The covariance of two measures in two parts, between lives and within, by a one-way analysis of variance."""
     which = scored.life.astype(np.int64)
-    values = scored.measures[name]
     counts = np.bincount(which)
     counts = counts[counts > 0]
-    k, n = len(counts), len(values)
+    k, n = len(counts), len(which)
     if k < 2 or n <= k:
-        return 0.0
-    means = _means(scored, name, int(which.max()) + 1)[which]
-    between = float(((means - values.mean()) ** 2).sum()) / (k - 1)
-    within = float(((values - means) ** 2).sum()) / (n - k)
+        return 0.0, 0.0
+    a, b = scored.measures[one], scored.measures[other]
+    mean_a, mean_b = (_means(scored, name, int(which.max()) + 1)[which] for name in (one, other))
+    between = float(((mean_a - a.mean()) * (mean_b - b.mean())).sum()) / (k - 1)
+    within = float(((a - mean_a) * (b - mean_b)).sum()) / (n - k)
     size = (n - float((counts**2).sum()) / n) / (k - 1)
-    total = between + (size - 1) * within
-    return significant(min(0.95, max(0.0, (between - within) / total)), 2) if total > 0 else 0.0
+    return (between - within) / size, within
 
 
 def _carry(scored: Scored, name: str) -> float:
@@ -112,7 +145,7 @@ def _carry(scored: Scored, name: str) -> float:
     """
     which = scored.life.astype(np.int64)
     counts = np.bincount(which, minlength=1)
-    if (counts >= LEAST_STEPS).sum() * LEAST_STEPS < len(which) / 2:
+    if counts[counts >= LEAST_STEPS].sum() < len(which) / 2:
         return 0.0
     rest = scored.measures[name] - _means(scored, name, int(which.max()) + 1)[which]
     long = counts[which] >= LEAST_STEPS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,15 +14,16 @@ from workloom.model.families import Family, Fixed
 from workloom.model.fit.lives import Life, Spawned, Step
 from workloom.model.fit.margins import Margins
 from workloom.model.fit.memory import Scored, memory, ranks, scores
+from workloom.model.fit.stages import openings
 from workloom.model.workload.round import significant
 from workloom.model.workload.spec import (
     MEASURES,
+    MOST_LEVELS,
     Agent,
     Compaction,
     Delegate,
     First,
     History,
-    Opening,
     Reworded,
     Rewrite,
     Scaffold,
@@ -30,10 +32,6 @@ from workloom.model.workload.spec import (
 )
 
 Floats = NDArray[np.float64]
-OPENINGS = (3, 5, 8, 12, 20)
-LEAST_STEPS = 60
-SURE = 0.001
-"""An opening is told apart if chance would make so plain a difference this rarely; calls go together, so it is low."""
 
 
 def agent(name: str, lives: Sequence[Life], margins: Margins, scaffold: tuple[Scaffold, ...]) -> Agent:
@@ -44,8 +42,11 @@ def agent(name: str, lives: Sequence[Life], margins: Margins, scaffold: tuple[Sc
         output=margins.fit(f"{place}.first.output", [life.first_output_tokens for life in lives]),
     )
     calls = margins.fit(f"{place}.calls", [life.calls for life in lives])
-    opening = _opening(f"{place}.opening", lives, margins)
-    turns = _turns(place, lives, margins, 0 if opening is None else opening.calls)
+    gaps = _gaps(lives)
+    growing = [s for life in lives for s in life.steps if s.change in ("keep", "reword") and s.gap == gaps[0]]
+    opening = openings(f"{place}.opening", growing, margins)
+    read = sum(stage.calls for stage in opening)
+    turns = _turns(place, lives, margins, read)
     return Agent(
         first=first,
         calls=calls,
@@ -54,7 +55,7 @@ def agent(name: str, lives: Sequence[Life], margins: Margins, scaffold: tuple[Sc
         models=_models(lives),
         scaffold=scaffold,
         memory=memory(lives, _scored(lives)) if turns else Agent(first).memory,
-        history=_history(place, lives, margins),
+        history=_history(place, lives, margins, read),
         delegates=_delegates(place, lives, margins),
     )
 
@@ -71,25 +72,6 @@ def _models(lives: Sequence[Life]) -> dict[str, float]:
 def _gaps(lives: Sequence[Life]) -> list[TurnGap]:
     """Kinds of gap, the most frequent first."""
     return [gap for gap, _ in Counter(step.gap for life in lives for step in life.steps).most_common()]
-
-
-def _opening(place: str, lives: Sequence[Life], margins: Margins) -> Opening | None:
-    """The first calls of a life, where they grow otherwise than the rest; as many as make the difference plainest."""
-    from scipy import stats
-
-    gaps = _gaps(lives)
-    steps = [step for life in lives for step in life.steps if step.change == "keep" and step.gap == gaps[0]]
-    best: tuple[float, int] | None = None
-    for calls in OPENINGS:
-        early, late = ([s.growth_tokens for s in steps if (s.number <= calls) == first] for first in (True, False))
-        if min(len(early), len(late)) >= LEAST_STEPS:
-            found = stats.ks_2samp(early, late, method="asymp")
-            if found.pvalue < SURE and (best is None or found.pvalue < best[0]):
-                best = float(found.pvalue), calls
-    if best is None:
-        return None
-    early = [step.growth_tokens for step in steps if step.number <= best[1]]
-    return Opening(best[1], margins.fit(f"{place}.fresh", early))
 
 
 def _turns(place: str, lives: Sequence[Life], margins: Margins, opening: int) -> dict[TurnGap, Turn]:
@@ -117,10 +99,19 @@ def _behind(gap: TurnGap, step: Step) -> bool:
 
 def _share(place: str, lives: Sequence[Life], margins: Margins, having: Callable[[Step], bool]) -> Family:
     """The share of a life's steps that have something, weighted by steps: then long lives and short ones together have
-    the trace's share."""
+    the trace's share.
+
+    Of few steps a share is chance for the most part, which will be drawn anew: shares are drawn in to their mean until
+    their variance is what it has beyond that of as many even draws.
+    """
     some = [life for life in lives if life.steps]
-    shares = [sum(map(having, life.steps)) / len(life.steps) for life in some]
-    return margins.fit(place, np.repeat(shares, [len(life.steps) for life in some]))
+    steps = np.array([len(life.steps) for life in some])
+    shares = np.array([sum(map(having, life.steps)) / len(life.steps) for life in some])
+    mean = float(np.average(shares, weights=steps))
+    variance = float(np.average((shares - mean) ** 2, weights=steps))
+    chance = len(some) * mean * (1 - mean) / float(steps.sum())
+    own = math.sqrt(max(0.0, 1 - chance / variance)) if variance > 0 and len(some) > 1 else 1.0
+    return margins.fit(place, np.repeat(mean + own * (shares - mean), steps))
 
 
 def _measure(steps: Sequence[Step], name: str) -> Floats:
@@ -150,7 +141,7 @@ def _scored(lives: Sequence[Life]) -> Scored:
     return Scored(places[:, 0], places[:, 1], measures)
 
 
-def _history(place: str, lives: Sequence[Life], margins: Margins) -> History:
+def _history(place: str, lives: Sequence[Life], margins: Margins, opening: int) -> History:
     steps = [(life, step) for life in lives for step in life.steps]
     if not steps:
         return History()
@@ -176,7 +167,8 @@ def _history(place: str, lives: Sequence[Life], margins: Margins) -> History:
     reworded = None
     if by_change["reword"]:
         here = f"{place}.history.reworded"
-        new = [step.growth_tokens for _, step in steps if step.change == "reword"]
+        some = [step for _, step in steps if step.change == "reword"]
+        new = [step.growth_tokens for step in some if step.number > opening] or [step.growth_tokens for step in some]
         share = _share(f"{here}.share", lives, margins, lambda step: step.change == "reword")
         reworded = Reworded(share, margins.fit(f"{here}.new", new))
     return History(reworded=reworded, rewrite=rewrite, compaction=compaction)
@@ -194,10 +186,11 @@ def _compaction(place: str, lives: Sequence[Life], margins: Margins, again: floa
     usual = float(np.median(triggers))
     having = [life for life in lives if any(step.change == "compact" for step in life.steps)]
     scaffolds = {id(life): sum(tokens for _, tokens, _ in life.scaffold) for life in lives}
+    ids = {id(life) for life in having}
     beyond = [
         life
         for life in lives
-        if life not in having
+        if id(life) not in ids
         and scaffolds[id(life)] + life.first_tokens <= usual
         and any(step.prompt_tokens > usual for step in life.steps)
     ]
@@ -217,17 +210,17 @@ def _delegates(place: str, lives: Sequence[Life], margins: Margins) -> tuple[Del
 
 
 def _delegate(place: str, role: str, lives: Sequence[Life], margins: Margins) -> Delegate:
-    levels = 1 + max(life.depth for other in lives for group in other.spawned for life in group.lives)
-    able = [life for life in lives if life.role != role or life.depth < levels - 1]
-    groups: list[list[Spawned]] = [[g for g in life.spawned if g.lives[0].role == role] for life in able]
+    groups: list[list[Spawned]] = [[g for g in life.spawned if g.lives[0].role == role] for life in lives]
     some = [of_life for of_life in groups if of_life]
     every = [group for of_life in some for group in of_life]
+    levels = min(MOST_LEVELS, max(life.depth(role) for group in every for life in group.lives))
+    able = [life for life in lives if life.depth(role) < levels]
     waited = [group for group in every if group.joined == 1]
     later = [group.joined for group in every if group.joined is not None and group.joined > 1]
     reports = [wait_s for group in every for wait_s in group.report_s]
     return Delegate(
         agent=role,
-        sessions=significant(len(some) / len(able)),
+        sessions=min(1.0, significant(len(some) / len(able))),
         times=margins.fit(f"{place}.times", [len(of_life) for of_life in some]),
         at_once=margins.fit(f"{place}.at_once", [len(group.lives) for group in every]),
         waits=significant(len(waited) / len(every)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 from workloom.model.fit.lives import Life
 from workloom.model.fit.margins import Margins
@@ -15,8 +16,11 @@ COMMON = 0.2
 """A text with a name that at least this share of a role's lives begin with is told by itself."""
 
 
-def scaffolds(role: str, lives: Sequence[Life], margins: Margins) -> tuple[Scaffold, ...]:
-    """What a role's lives begin with: texts of the whole trace, then of the session, then the role's own."""
+def scaffolds(role: str, lives: Sequence[Life], margins: Margins, names: dict[str, str]) -> tuple[Scaffold, ...]:
+    """What a role's lives begin with: texts of the trace, of the session, of the role, their own.
+
+    `names`: what texts of the trace are called in the workload; new ones are added.
+    """
     place = f"agents.{role}.scaffold"
     uses = Counter(name for life in lives for name in {n for n, _, scope in life.scaffold if scope == "trace"})
     common = [name for name, count in uses.most_common() if count / len(lives) >= COMMON and count > 1]
@@ -25,7 +29,7 @@ def scaffolds(role: str, lives: Sequence[Life], margins: Margins) -> tuple[Scaff
         sizes = [tokens for life in lives for n, tokens, scope in life.scaffold if (n, scope) == (name, "trace")]
         out.append(
             Scaffold(
-                name=f"shared {len(out)}",
+                name=names.setdefault(name, f"shared {len(names)}"),
                 tokens=margins.fit(f"{place}[{len(out)}].tokens", sizes),
                 shared="trace",
                 share=significant(uses[name] / len(lives)),
@@ -33,28 +37,39 @@ def scaffolds(role: str, lives: Sequence[Life], margins: Margins) -> tuple[Scaff
         )
     rest = [_sum(life, "trace", common) for life in lives]
     if any(rest):
-        names = [name for name in uses.elements() if name not in common]
+        rare = [name for name in uses.elements() if name not in common]
         out.append(
             Scaffold(
-                name="documents",
+                name=f"documents of {role}",
                 tokens=margins.fit(f"{place}[{len(out)}].tokens", [tokens for tokens in rest if tokens]),
                 shared="trace",
                 share=significant(sum(tokens > 0 for tokens in rest) / len(lives)),
-                pool=pool(len(names), len(set(names))),
+                pool=pool(len(rare), len(set(rare))),
             )
         )
-    for name, scope in (("session scaffold", "session"), (f"{role} scaffold", "own")):
-        sizes = [_sum(life, scope, ()) for life in lives]
+    out += _of_sessions(role, lives, margins, len(out))
+    return tuple(out)
+
+
+def _of_sessions(role: str, lives: Sequence[Life], margins: Margins, number: int) -> list[Scaffold]:
+    """Texts that no two sessions share. Agents that are alone in their session are asked where no others know."""
+    out: list[Scaffold] = []
+    accompanied = [life for life in lives if all(scope != "alone" for _, _, scope in life.scaffold)]
+    shared_ones = any(scope in ("session", "role") for life in lives for _, _, scope in life.scaffold)
+    whose: tuple[tuple[tuple[str, ...], str, Literal["session", "agent"]], ...] = (
+        (("session",), "session scaffold", "session"),
+        (("role",), f"scaffold of {role}", "session"),
+        (("own",) if shared_ones else ("own", "alone"), f"own scaffold of {role}", "agent"),
+    )
+    for scopes, name, shared in whose:
+        asked = accompanied if shared_ones else lives
+        sizes = [sum(_sum(life, scope, ()) for scope in scopes) for life in asked]
         having = [tokens for tokens in sizes if tokens]
         if having:
-            out.append(
-                Scaffold(
-                    name=name,
-                    tokens=margins.fit(f"{place}[{len(out)}].tokens", having),
-                    share=significant(len(having) / len(lives)),
-                )
-            )
-    return tuple(out)
+            place = f"agents.{role}.scaffold[{number + len(out)}].tokens"
+            share = significant(len(having) / len(asked))
+            out.append(Scaffold(name, margins.fit(place, having), shared, share))
+    return out
 
 
 def _sum(life: Life, scope: str, without: Sequence[str]) -> int:

@@ -6,14 +6,26 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from workloom.errors import WorkloadError
+from workloom.model.families import Family
 from workloom.model.workload.dag import levels
 from workloom.model.workload.draw import Draw
 from workloom.model.workload.process import Life, Process, Tables
-from workloom.model.workload.spec import Agent, Compaction, Delegate, Scaffold, TurnGap, Workload
+from workloom.model.workload.spec import (
+    MOST_CALLS,
+    Agent,
+    Compaction,
+    Delegate,
+    Opening,
+    Scaffold,
+    Turn,
+    TurnGap,
+    Workload,
+)
 from workloom.session import Call, Edge, Inherit, Part, PartKind, Span
 
-MOST_CALLS = 1_000_000
-"""Of one agent: more is a slip of the keyboard."""
+DEEPEST = 64
+"""Subagents below subagents, of all roles together."""
 
 
 class Maker:
@@ -23,7 +35,14 @@ class Maker:
         self.agents = workload.agents
         self.tables = Tables()
         self.processes = {name: Process(agent) for name, agent in workload.agents.items()}
+        self.block_tokens = workload.block_tokens or 1
+        self.tick_s = workload.tick_s
         self.dags = {name: agent.graph or levels(agent.widths) for name, agent in workload.agents.items()}
+
+    def wait_s(self, wait: Family, z: float) -> float:
+        """A wait of a turn, on the clock of the workload."""
+        seconds = self.tables.seconds(wait, z)
+        return seconds if self.tick_s is None else round(round(seconds / self.tick_s) * self.tick_s, 6)
 
     def calls(self, agent: str, seed: int, k: int) -> tuple[Call, ...]:
         """The calls of session k, which begins with an agent, in topological order."""
@@ -55,8 +74,6 @@ class _Pending:
     before: int
     reports: list[Call]
     delegate: Delegate
-    spawner: str
-    waited: bool
 
 
 @dataclass(slots=True)
@@ -71,9 +88,22 @@ class _Session:
 
     def live(self, role: str, name: str, after: tuple[Edge, ...], depth: dict[str, int]) -> Call:
         """The whole life of an agent, its subagents included; its last call is returned."""
+        if sum(depth.values()) > DEEPEST:
+            hint = "lower `levels` of its delegates"
+            raise WorkloadError(
+                "subagents are nested too deeply", where=f"session {self.k}", expected=f"{DEEPEST} levels", hint=hint
+            )
         agent = self.maker.agents[role]
         draw = Draw(self.seed, "agent", self.k, name)
         return _Agent(self, agent, role, name, draw, depth).live(after)
+
+    def add(self, call: Call) -> None:
+        if len(self.calls) == MOST_CALLS:
+            hint = "lower `calls`, or of its delegates `levels`, `times` and `at_once`"
+            raise WorkloadError(
+                "a session grows without end", where=f"session {self.k}", expected=f"{MOST_CALLS:,} calls", hint=hint
+            )
+        self.calls.append(call)
 
     def new_name(self, role: str) -> str:
         self.names[role] = self.names.get(role, 0) + 1
@@ -109,40 +139,38 @@ class _Agent:
     def _loop(self, after: tuple[Edge, ...]) -> Call:
         """One call after the other; between them subagents, compaction, retries."""
         agent = self.agent
-        total = min(self.tables.count(agent.calls, self.life.calls_z, 1), MOST_CALLS)
+        total = min(self.tables.count(agent.calls, self.life.calls_z, 1), MOST_CALLS + 1)
         shares = self._shares()
         spawns = self._spawns(total)
         pending: list[_Pending] = []
-        opening, main = agent.opening, next(iter(agent.turns), None)
-        call = self._first(after, alone=total == 1)
+        main = next(iter(agent.turns), None)
+        call = self._retry(self._first(after, alone=total == 1))
         for number in range(1, total):
-            pending += self._delegate(spawns.get(number, ()), number, call)
+            pending += self._delegate(spawns.get(number, ()), number, total - 1, call)
             gap = _pick(shares, self.draw.uniform())
             turn = agent.turns[gap]
             fresh_z, output_z, wait_z = self.life.next(gap)
-            wait_s = agent.pauses.get(number + 1, self.tables.seconds(turn.wait, wait_z))
-            edges, parts = self._reports(pending, number, call, wait_s)
+            wait_s = agent.pauses.get(number + 1, self.session.maker.wait_s(turn.wait, wait_z))
+            edges, parts = self._reports(pending, number)
             edges = (Edge(call.id, wait_s, gap), *edges)
-            kind: PartKind = turn.part or ("user" if gap == "human" else "tool")  # type: ignore[assignment]
-            early = opening is not None and number <= opening.calls and gap == main
-            fresh = self.tables.count(opening.fresh if early and opening else turn.fresh, fresh_z, 0)
+            stage = _stage(agent.opening, number) if gap == main else None
+            fresh = self.tables.count(turn.fresh if stage is None else stage.fresh, fresh_z, 0)
             output = self.tables.count(turn.output, output_z, 1)
             if agent.final is not None and number == total - 1:
                 output = self.tables.count(agent.final.output, output_z, 1)
-            call = self._next(edges, parts, kind, fresh, output)
+            call = self._next(edges, parts, _kind(turn, gap), fresh, output, reading=stage is not None)
         return call
 
     def _walk(self, dag: tuple[tuple[int, ...], ...], after: tuple[Edge, ...]) -> Call:
         """The calls of a DAG; each goes on from the context of one that it waits for."""
         (gap, turn), *_ = self.agent.turns.items()
-        made = [self._first(after, alone=False)]
+        made = [self._first(after, alone=len(dag) == 1)]
         for number, parents in enumerate(dag[1:], 1):
             fresh_z, output_z, wait_z = self.life.next(gap)
-            wait_s = self.agent.pauses.get(number + 1, self.tables.seconds(turn.wait, wait_z))
+            wait_s = self.agent.pauses.get(number + 1, self.session.maker.wait_s(turn.wait, wait_z))
             origin = made[self.agent.history_of.get(number, parents[-1])]
             edges = tuple(Edge(made[parent].id, wait_s, gap) for parent in parents)
-            kind: PartKind = turn.part or "tool"  # type: ignore[assignment]
-            parts = _part(kind, self.tables.count(turn.fresh, fresh_z, 0))
+            parts = _part(_kind(turn, gap), self.tables.count(turn.fresh, fresh_z, 0))
             output = self.tables.count(turn.output, output_z, 1)
             if self.agent.final is not None and number == len(dag) - 1:
                 output = self.tables.count(self.agent.final.output, output_z, 1)
@@ -169,9 +197,16 @@ class _Agent:
         return self._set(self._add(after, None, self.spans, parts, output), prompt)
 
     def _next(
-        self, edges: tuple[Edge, ...], reports: tuple[Part, ...], kind: PartKind, fresh: int, output: int
+        self,
+        edges: tuple[Edge, ...],
+        reports: tuple[Part, ...],
+        kind: PartKind,
+        fresh: int,
+        output: int,
+        *,
+        reading: bool,
     ) -> Call:
-        """The next call of the loop, by the rules of the agent's history."""
+        """The next call of the loop, by the rules of the agent's history; `reading`: it belongs to the opening."""
         context, history = self.context, self.agent.history
         new = (*reports, *_part(kind, fresh))
         grown = context.tokens + sum(part.tokens for part in new)
@@ -186,10 +221,13 @@ class _Agent:
             size = round(context.tokens * max(0.0, self.tables.at(history.rewrite.size, self.draw.normal())))
             return self._rewrite(min(kept, size), size, edges, new, output)
         if history.reworded is not None and self.draw.uniform() < self.reworded:
-            answer = context.tokens - context.prompt
-            more = round(self.tables.at(history.reworded.new, self.draw.normal()))
+            block = self.session.maker.block_tokens
+            kept = context.prompt // block * block
+            answer = context.tokens - kept
+            told = round(self.tables.at(history.reworded.new, self.draw.normal()))
+            more = fresh if reading else told
             parts = (*reports, *_part("answer", answer + min(0, more)), *_part(kind, max(0, more)))
-            return self._go_on(context.prompt, edges, parts, output)
+            return self._go_on(kept, edges, parts, output)
         return self._go_on(None, edges, new, output)
 
     def _go_on(self, kept: int | None, edges: tuple[Edge, ...], parts: tuple[Part, ...], output: int) -> Call:
@@ -199,8 +237,7 @@ class _Agent:
         if prompt == 0:
             parts, prompt = (*parts, Part("injected", 1)), 1
         inherit = Inherit(context.last, kept)
-        call = self._set(self._add(edges, inherit, (), parts, output), prompt)
-        return call if self.agent.retries is None else self._retry(call)
+        return self._retry(self._set(self._add(edges, inherit, (), parts, output), prompt))
 
     def _rewrite(self, kept: int, size: int, edges: tuple[Edge, ...], new: tuple[Part, ...], output: int) -> Call:
         """A context of `size` tokens of which only the first `kept` are as they were."""
@@ -215,6 +252,7 @@ class _Agent:
             edges = (Edge(summing.id, 0.0, "orchestration"),)
             context.last = summing.id
         target = self.tables.count(compaction.target, self.draw.normal(), context.scaffold)
+        target = target if context.trigger is None else min(target, context.trigger)  # what compacts is no longer
         own = sum(part.tokens for part in new)
         summary = max(0, target - context.scaffold - own)
         call = self._go_on(context.scaffold, edges, (*_part("summary", summary), *new), output)
@@ -224,7 +262,8 @@ class _Agent:
     def _retry(self, call: Call) -> Call:
         """The call, and behind it the same call again for as long as it is cut off."""
         retries, calls = self.agent.retries, self.session.calls
-        assert retries is not None
+        if retries is None:
+            return call
         for _ in range(retries.at_most):
             if self.draw.uniform() >= retries.share:
                 break
@@ -263,7 +302,7 @@ class _Agent:
             fresh=fresh,
         )
         self.made += 1
-        self.session.calls.append(call)
+        self.session.add(call)
         return call
 
     # -- its subagents
@@ -279,8 +318,8 @@ class _Agent:
                 out[place + 1] = (*out.get(place + 1, ()), delegate)
         return out
 
-    def _delegate(self, delegates: tuple[Delegate, ...], number: int, spawner: Call) -> list[_Pending]:
-        """Spawn what is to be spawned between a call and the one of a number; what has to be waited for."""
+    def _delegate(self, delegates: tuple[Delegate, ...], number: int, last: int, spawner: Call) -> list[_Pending]:
+        """Spawn what is to be spawned between a call and the one of a number; what reports, and before which call."""
         out = []
         for delegate in delegates:
             reports = []
@@ -290,17 +329,14 @@ class _Agent:
                 spawn_s = self.tables.seconds(delegate.spawn, self.draw.normal())
                 edge = Edge(spawner.id, spawn_s, "spawn")
                 reports.append(self.session.live(delegate.agent, name, (edge,), depth))
-            waited = self.draw.uniform() < delegate.waits
-            if waited:
-                out.append(_Pending(number, reports, delegate, spawner.id, True))
+            if self.draw.uniform() < delegate.waits:
+                out.append(_Pending(number, reports, delegate))
             elif delegate.later is not None and self.draw.uniform() < delegate.reported:
-                later = self.tables.count(delegate.later, self.draw.normal(), 1)
-                out.append(_Pending(number + later, reports, delegate, spawner.id, False))
+                later = number - 1 + self.tables.count(delegate.later, self.draw.normal(), 2)
+                out.append(_Pending(min(later, last), reports, delegate))
         return out
 
-    def _reports(
-        self, pending: list[_Pending], number: int, call: Call, wait_s: float
-    ) -> tuple[tuple[Edge, ...], tuple[Part, ...]]:
+    def _reports(self, pending: list[_Pending], number: int) -> tuple[tuple[Edge, ...], tuple[Part, ...]]:
         """Edges and parts of the reports that come before the call of a number."""
         edges: list[Edge] = []
         parts: list[Part] = []
@@ -335,19 +371,34 @@ class _Agent:
     def _span(self, text: Scaffold) -> Span | None:
         """The agent's use of a scaffold text; which of its pool, and how long that is, depends on who shares it."""
         seed, k = self.session.seed, self.session.k
-        chosen = Draw(seed, "scaffold", k, text.name)
+        own = (self.name,) if text.shared == "agent" else ()
+        chosen = Draw(seed, "scaffold", k, text.name, *own)
         has, member = chosen.uniform() < text.share, chosen.whole(text.pool)
         if not has:
             return None
-        place = (member,) if text.shared == "trace" else (k, member)
+        place = (member,) if text.shared == "trace" else (k, member, *own)
         size = Draw(seed, "text", text.name, *place).normal()
-        name = text.name if text.pool == 1 else f"{text.name} {member}"
+        name = " ".join((text.name, *own)) if text.pool == 1 else " ".join((text.name, str(member), *own))
         tokens = self.tables.count(text.tokens, size, 0)
-        return Span(name, tokens, text.shared) if tokens else None
+        return Span(name, tokens, "trace" if text.shared == "trace" else "session") if tokens else None
+
+
+def _kind(turn: Turn, gap: TurnGap) -> PartKind:
+    """What the new text of a call is."""
+    return turn.part or ("user" if gap == "human" else "tool")
 
 
 def _part(kind: PartKind, tokens: int) -> tuple[Part, ...]:
     return (Part(kind, tokens),) if tokens > 0 else ()
+
+
+def _stage(opening: tuple[Opening, ...], number: int) -> Opening | None:
+    """The stage of the opening that the call of a number belongs to; None behind it."""
+    for stage in opening:
+        if number <= stage.calls:
+            return stage
+        number -= stage.calls
+    return None
 
 
 def _pick(shares: list[tuple[TurnGap, float]], u: float) -> TurnGap:

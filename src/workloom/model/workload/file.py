@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 from msgspec import Struct
 
 from workloom import config
@@ -16,13 +18,14 @@ from workloom.errors import WorkloadError
 from workloom.model.workload.spec import Workload
 
 WIDTH = 116
-HEAD = ("workload", "name", "about", "source", "block_tokens", "sessions", "arrivals")
+HEAD = ("workload", "name", "about", "source", "block_tokens", "tick_s", "sessions", "arrivals", "arrivals_tick_s")
 """Keys that come first."""
 COMMENTS = {
     "block_tokens =": "tokens of a block that shared prefixes were measured at",
+    "tick_s =": "waits are whole multiples of it, as the trace tells them",
     "sessions": "what sessions begin with, by weight",
     "arrivals": "seconds between session starts (used by run --replay)",
-    "scaffold": "texts a context begins with; shared: session (its agents share it) or trace (all sessions do)",
+    "scaffold": "texts a context begins with; shared by: trace (all sessions), session (its agents), agent (nobody)",
     "first": "the message behind the scaffold, and the answer to it, in tokens",
     "calls": "calls of one agent in one session",
     "turns": "calls by the gap before them: new tokens, tokens of the answer, seconds waited",
@@ -41,6 +44,8 @@ COMMENTS = {
 """Said above the first use of a key; with = of a key whose value is a number."""
 _WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
 """What YAML 1.1 takes for something else than text."""
+_UNREADABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_BREAKS = re.compile(r'"(?:[^"\\]|\\.)*"|, ')
 
 
 def load(path: Path) -> Workload:
@@ -49,8 +54,34 @@ def load(path: Path) -> Workload:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a workload file, for completion in editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Workload)}
+    """JSON Schema of a workload file, for completion in editors: every key with what its struct says of it."""
+    out = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Workload)}
+    for struct in out["$defs"].values():
+        text = inspect.cleandoc(struct.get("description", ""))
+        struct["description"] = text.split("\n\n", 1)[0].replace("\n", " ")
+        for key, said in keys_said(text).items():
+            if key in struct["properties"]:
+                struct["properties"][key]["description"] = said
+    for kind in structs():
+        for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+            if isinstance(field.type, msgspec.inspect.DictType):
+                _close(out["$defs"][kind.__name__]["properties"][field.encode_name], field.type.key_type)
+    return out
+
+
+def _close(mapping: dict[str, Any], keys: msgspec.inspect.Type) -> None:
+    """Name the keys of a mapping, where only some may be there: editors complete what is named."""
+    if isinstance(keys, msgspec.inspect.LiteralType):
+        mapping["properties"] = {key: mapping["additionalProperties"] for key in keys.values}
+        mapping["additionalProperties"] = False
+
+
+def keys_said(text: str) -> dict[str, str]:
+    """What a docstring says of keys: lines `key: ...` behind its first paragraph, and those set in below them."""
+    lines = inspect.cleandoc(text).partition("\n\n")[2]
+    return {
+        match[1]: " ".join(match[2].split()) for match in re.finditer(r"^(\w+): (.*(?:\n +.*)*)", lines, re.MULTILINE)
+    }
 
 
 def dump(workload: Workload, notes: Mapping[str, str] | None = None) -> str:
@@ -148,28 +179,34 @@ def _flow(value: Any) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z][\w./-]*( [\w./-]+)*", value)
-        return (
-            value
-            if plain and value.lower() not in ("yes", "no", "on", "off", "true", "false", "null")
-            else json.dumps(value)
-        )
+        return value if plain and value.lower() not in _WORDS else _quoted(value)
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
-    return repr(value) if isinstance(value, int) or "e" not in repr(value) else _float(value)
+    return repr(value) if isinstance(value, int) else _float(value)
+
+
+def _quoted(text: str) -> str:
+    """Text in quotes: what JSON escapes, and what YAML takes for the end of a line or refuses to read."""
+    return _UNREADABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _float(value: float) -> str:
-    """A float that YAML 1.1 reads as one: an exponent needs a point before it, and a sign."""
+    """A float as YAML 1.1 reads it: an exponent needs a point before it, and a sign; whole ones need neither."""
+    if value.is_integer() and abs(value) < 1e15:
+        return repr(int(value))
+    if "e" not in repr(value):
+        return repr(value)
     mantissa, _, exponent = repr(value).partition("e")
     sign = "" if exponent.startswith(("-", "+")) else "+"
     return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}{exponent}"
 
 
 def _folded(line: str, indent: int) -> Iterator[str]:
-    """A long flow value over several lines, broken behind commas."""
+    """A long flow value over several lines, broken behind commas that are in no quotes."""
     pad = "  " * (indent + 2)
     while len(line) > WIDTH:
-        cut = line.rfind(", ", 0, WIDTH)
+        cuts = [match.start() for match in _BREAKS.finditer(line) if match[0] == ", "]
+        cut = max((cut for cut in cuts if len(pad) < cut < WIDTH), default=min(cuts, default=0))
         if cut <= len(pad):
             break
         yield line[: cut + 1]
@@ -179,12 +216,10 @@ def _folded(line: str, indent: int) -> Iterator[str]:
 
 def structs() -> list[type[Struct]]:
     """Every struct a workload file is made of, for documents and tests."""
-    from msgspec import inspect
-
     found: dict[str, type[Struct]] = {}
 
-    def walk(kind: inspect.Type) -> None:
-        if isinstance(kind, inspect.StructType) and kind.cls.__name__ not in found:
+    def walk(kind: msgspec.inspect.Type) -> None:
+        if isinstance(kind, msgspec.inspect.StructType) and kind.cls.__name__ not in found:
             found[kind.cls.__name__] = kind.cls
             for field in kind.fields:
                 walk(field.type)
@@ -195,5 +230,5 @@ def structs() -> list[type[Struct]]:
             if hasattr(kind, name):
                 walk(getattr(kind, name))
 
-    walk(inspect.type_info(Workload))
+    walk(msgspec.inspect.type_info(Workload))
     return list(found.values())

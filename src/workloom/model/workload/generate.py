@@ -31,11 +31,16 @@ def generate(workload: Workload, seed: int, sessions: int | None = None) -> Iter
         kind = _in_turn(kinds, k) if workload.order == "cycle" else _by_weight(kinds, draw.uniform())
         user = None if workload.users is None else f"u{draw.whole(workload.users)}"
         calls = maker.calls(kind.agent, seed, k)
-        start_s = None if workload.arrivals is None else round(at_s, 6)
+        start_s = None if workload.arrivals is None else _told(at_s, workload.arrivals_tick_s)
         yield Session(f"{workload.name}-{k}", calls, start_s=start_s, user=user, workflow=workload.name)
         if workload.arrivals is not None:
             at_s += maker.tables.seconds(workload.arrivals, clock.normal())
         k += 1
+
+
+def _told(at_s: float, tick_s: float | None) -> float:
+    """An instant as a clock tells it."""
+    return round(at_s if tick_s is None else at_s // tick_s * tick_s, 6)
 
 
 def _in_turn(kinds: tuple[Kind, ...], k: int) -> Kind:
