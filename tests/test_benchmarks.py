@@ -22,3 +22,8 @@ def test_client_cpu_prints_both_clients_and_the_ratio() -> None:
 def test_ttft_error_compares_calls_with_the_server_s_record() -> None:
     out = run("ttft_error.py", "--streams", "4", "--calls", "12", "--tokens", "4")
     assert out.count("p99 under") == 2 and "bare loop" in out
+
+
+def test_characterize_speed_compares_sizes() -> None:
+    out = run("characterize_speed.py", "--weka", "/nowhere", "--most", "3000", "--seconds", "0.1")
+    assert "ratio" in out or "x" in out

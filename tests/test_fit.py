@@ -90,8 +90,7 @@ def ranks(sessions: Iterable[Session]) -> list[float]:
 # ------------------------------------------------------------------------------------------------- known truths return
 
 
-@settings(max_examples=8, deadline=None)
-@given(
+truths = given(
     medians=st.tuples(*[st.floats(50, 5000)] * 2, st.floats(0.5, 60)),
     sigmas=st.tuples(*[st.floats(0.3, 1.8)] * 3),
     told=st.tuples(*[st.floats(-0.4, 0.6)] * 3),
@@ -100,7 +99,22 @@ def ranks(sessions: Iterable[Session]) -> list[float]:
     calls=st.floats(8, 25),
     seed=st.integers(0, 99),
 )
-def test_margins_ranks_and_memory_come_back(
+
+
+@settings(max_examples=3, deadline=None)
+@truths
+def test_margins_ranks_and_memory_come_back(**truth: Any) -> None:
+    come_back(**truth)
+
+
+@pytest.mark.long
+@settings(max_examples=40, deadline=None)
+@truths
+def test_margins_ranks_and_memory_come_back_of_many(**truth: Any) -> None:
+    come_back(**truth)
+
+
+def come_back(
     medians: tuple[float, ...],
     sigmas: tuple[float, ...],
     told: tuple[float, ...],
@@ -141,22 +155,22 @@ def of_calls(sessions: Iterable[Session]) -> dict[str, list[float]]:
 
 
 def test_parameters_of_a_family_come_back_by_name() -> None:
-    agent = again(loop(memory=Memory({"fresh": 0.1})), 400)
+    agent = again(loop(memory=Memory({"fresh": 0.1})), 250)
     for found, told in (
         (agent.first.fresh, ONE.fresh),
         (agent.first.output, ONE.output),
         (agent.calls, Lognormal(15.0, 0.4)),
-        (agent.turns["tool"].fresh, TOOL.fresh),
-        (agent.turns["tool"].output, TOOL.output),
-        (agent.turns["tool"].wait, TOOL.wait),
     ):
-        assert isinstance(found, Lognormal) and isinstance(told, Lognormal)
-        assert abs(math.log(found.median / told.median)) < 0.12 and abs(found.sigma - told.sigma) < 0.08
+        assert alike(found, told), "of some hundreds of values another family may be as near"
+    for name in ("fresh", "output", "wait"):
+        found, told = getattr(agent.turns["tool"], name), getattr(TOOL, name)
+        assert isinstance(found, Lognormal)
+        assert abs(math.log(found.median / told.median)) < 0.1 and abs(found.sigma - told.sigma) < 0.06
 
 
 def test_traits_that_go_together_come_back() -> None:
     memory = Memory({"fresh": 0.4, "output": 0.3}, ranks={"calls first": 0.5, "first fresh": 0.5, "fresh output": -0.6})
-    found = again(loop(memory=memory), 500).memory
+    found = again(loop(memory=memory), 350).memory
     assert abs(found.ranks["calls first"] - 0.5) < 0.1
     assert abs(found.ranks["first fresh"] - 0.5) < 0.15
     assert abs(found.ranks["fresh output"] + 0.6) < 0.15
@@ -165,7 +179,7 @@ def test_traits_that_go_together_come_back() -> None:
 
 def test_humans_and_their_share_come_back() -> None:
     human = Turn(Lognormal(60.0, 1.0), Lognormal(200.0, 0.7), Lognormal(40.0, 1.0), share=Uniform(0.1, 0.4))
-    agent = again(loop(turns={"tool": TOOL, "human": human}), 400)
+    agent = again(loop(turns={"tool": TOOL, "human": human}), 250)
     assert list(agent.turns) == ["tool", "human"]
     found = agent.turns["human"]
     assert alike(found.fresh, human.fresh) and alike(found.output, human.output) and alike(found.wait, human.wait)
@@ -173,13 +187,13 @@ def test_humans_and_their_share_come_back() -> None:
     assert abs(found.share.overall_mean - 0.25) < 0.03
     spread = np.subtract(*found.share.quantile(np.array([0.9, 0.1])))
     assert abs(spread - 0.24) < 0.08, "the sessions' own spread, without that of few calls"
-    even = again(loop(turns={"tool": TOOL, "human": replace(human, share=Fixed(0.2))}), 200).turns["human"].share
+    even = again(loop(turns={"tool": TOOL, "human": replace(human, share=Fixed(0.2))}), 100).turns["human"].share
     assert even is not None and np.subtract(*even.quantile(np.array([0.9, 0.1]))) < 0.12
 
 
 def test_compaction_comes_back_as_a_rule() -> None:
     rule = Compaction(Lognormal(40_000.0, 0.1), Lognormal(9000.0, 0.15), share=0.7, rewrite_after=0.4)
-    agent = again(loop(calls=Uniform(80.0, 200.0), history=History(compaction=rule), scaffold=(TEXT,)), 150)
+    agent = again(loop(calls=Uniform(80.0, 200.0), history=History(compaction=rule), scaffold=(TEXT,)), 70)
     found = agent.history.compaction
     assert found is not None and found.call is None
     assert alike(found.trigger, rule.trigger, 0.06), "a little low: it lies between a context and the one after"
@@ -198,7 +212,7 @@ def test_answers_that_come_back_as_other_text_and_rewrites_come_back() -> None:
         Rewrite(0.05, Uniform(0.3, 0.8), Fixed(0.9)),
     )
     workload = Workload({"main": loop(history=history, calls=Uniform(15.0, 60.0), scaffold=(TEXT,))}, block_tokens=64)
-    found = refit(workload, 200).workload.agents["main"].history
+    found = refit(workload, 120).workload.agents["main"].history
     assert found.reworded is not None and found.rewrite is not None
     assert alike(found.reworded.new, Lognormal(100.0, 0.8))
     share = found.reworded.share
@@ -221,7 +235,7 @@ def test_subagents_come_back() -> None:
         Lognormal(1.0, 0.5),
         Fixed(3.0),
     )
-    (found,) = again(loop(delegates=(delegate,)), 500, explore=SUB).delegates
+    (found,) = again(loop(calls=Uniform(12.0, 20.0), delegates=(delegate,)), 300, explore=SUB).delegates
     assert found.agent == "explore" and found.levels == 1
     assert abs(found.sessions - 0.6) < 0.07 and abs(found.waits - 0.6) < 0.07 and abs(found.reported - 0.7) < 0.1
     for sizes, told in ((found.times, {1, 2, 3}), (found.at_once, {1, 2, 3})):
@@ -284,11 +298,11 @@ def test_texts_of_two_roles_are_not_mixed_up() -> None:
 def test_what_belongs_to_the_whole_comes_back() -> None:
     agents = {"main": replace(loop(), models={"big": 0.7, "small": 0.3})}
     workload = Workload(agents, name="w", block_tokens=64, arrivals=Exponential(3.0), users=20)
-    found = refit(workload, 500).workload
+    found = refit(workload, 300).workload
     assert found.name == "w" and found.users == 20 and found.block_tokens == 64
     assert (
         found.source
-        == f"fitted to 500 sessions, {sum(len(s.calls) for s in generate(workload, 3, 500)):,} calls (synth w)"
+        == f"fitted to 300 sessions, {sum(len(s.calls) for s in generate(workload, 3, 300)):,} calls (synth w)"
     )
     assert found.arrivals is not None and alike(found.arrivals, Exponential(3.0), 0.2)
     assert abs(found.agents["main"].models["big"] - 0.7) < 0.07
@@ -306,8 +320,8 @@ def test_sessions_that_go_on_from_a_large_context_are_a_kind_of_their_own() -> N
 
 
 def test_a_fit_to_what_was_drawn_from_a_fit_is_the_fit(tmp_path: Path) -> None:
-    once = refit(Workload({"main": loop(scaffold=(TEXT,))}), 200).workload
-    twice = refit(once, 600).workload
+    once = refit(Workload({"main": loop(scaffold=(TEXT,))}), 100).workload
+    twice = refit(once, 250).workload
     assert list(twice.agents) == list(once.agents)
     for name in ("fresh", "output", "wait"):
         assert alike(

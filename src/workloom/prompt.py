@@ -18,7 +18,7 @@ TRACE_TEXTS = 1 << 62
 """Text numbers at or above this belong to trace-scope spans."""
 
 
-NOTHING = Key()
+_EMPTY = Key()
 
 
 class Piece(NamedTuple):
@@ -62,7 +62,7 @@ class Prompt:
         """True when all of the base and its answer is inherited, whatever its length."""
         self.pieces = pieces
         tail = [(piece.text, piece.tokens) for piece in pieces if piece.tokens > 0]
-        key, lead = NOTHING, 0
+        key, lead = _EMPTY, 0
         if base is not None:
             key = base.key.cut(base_tokens)
             lead = min(base.lead_tokens, key.tokens)

@@ -21,7 +21,6 @@ O(log n) rows a call (the preferred paths of link-cut trees).
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -92,16 +91,17 @@ class Table(NamedTuple):
 
 
 class _Node:
-    """One text behind one history. Blocks belong to the node in which their last token lies.
+    """One text behind one history, which is `begin` tokens long. Blocks belong to the node their last token lies in.
 
     `first`: number of its first block. `held`: who touched its blocks last, as (group, block behind the last of them);
     a stack, the first blocks on top. `private`: no other instance comes here.
     """
 
-    __slots__ = ("branches", "first", "held", "parent", "private")
+    __slots__ = ("begin", "branches", "first", "held", "parent", "private")
 
-    def __init__(self, parent: _Node | None, first: int, private: bool) -> None:
+    def __init__(self, parent: _Node | None, begin: int, first: int, private: bool) -> None:
         self.parent = parent
+        self.begin = begin
         self.branches: dict[tuple[int, int], _Node] = {}
         self.first = first
         self.held: list[tuple[int, int]] = []
@@ -131,10 +131,10 @@ class _Groups:
 class _Walk:
     """One access on its way down the tree: the node it has come to, its own group and the rows it makes."""
 
-    __slots__ = ("group", "node", "piece", "rows", "single")
+    __slots__ = ("group", "node", "rows", "single", "tokens")
 
-    def __init__(self, node: _Node, piece: int, group: int) -> None:
-        self.node, self.piece, self.group = node, piece, group
+    def __init__(self, node: _Node, tokens: int, group: int) -> None:
+        self.node, self.tokens, self.group = node, tokens, group
         self.rows: list[tuple[int, int, int]] = []
         """(p, b, free_ns): up to block b the blocks are from access p; the first row begins at 0."""
         self.single = True
@@ -150,12 +150,12 @@ class Paths:
     def __init__(self, block_tokens: int, *, outputs: bool = True) -> None:
         self.block_tokens = block_tokens
         self._outputs = outputs
-        self._root = _Node(None, 0, private=False)
+        self._root = _Node(None, 0, 0, private=False)
         self._groups = _Groups()
         self._private: dict[int, list[tuple[_Node, tuple[int, int]]]] = {}
         """Of a live instance: where its own texts branch off from what others can share."""
-        self._lasts: dict[int, dict[int, tuple[_Node, int, int, int]]] = {}
-        """Of a live instance, by access: the node it ended in, its pieces, its tokens, its group."""
+        self._lasts: dict[int, dict[int, tuple[_Node, int, int]]] = {}
+        """Of a live instance, by access: the node it ended in, its tokens, its group."""
         self._rows = tuple(array("q") for _ in range(5))
         self._ends = tuple(array("q") for _ in range(3))
         self._accesses = tuple(array("q") for _ in range(6))
@@ -171,8 +171,7 @@ class Paths:
         self._walk(walk, whole, access.instance)
         if walk.single:
             self._groups.whole[walk.group] = 1
-            last = (walk.node, len(whole.ids), whole.tokens, walk.group)
-            self._lasts.setdefault(access.instance, {})[t] = last
+            self._lasts.setdefault(access.instance, {})[t] = walk.node, whole.tokens, walk.group
         a = 0
         for p, b, free_ns in walk.rows:
             _append(self._rows, (t, p, a, b, free_ns))
@@ -215,25 +214,25 @@ class Paths:
         )
 
     def _walk(self, walk: _Walk, whole: Key, instance: int) -> None:
-        """Touch the blocks of the pieces from `walk.piece` on."""
-        node, size, before = walk.node, self.block_tokens, whole.ends[walk.piece - 1] if walk.piece else 0
-        used = before - (whole.ends[walk.piece - 2] if walk.piece > 1 else 0)
-        for text, end in zip(whole.ids[walk.piece :], whole.ends[walk.piece :], strict=True):
-            place = (used, text)
+        """Touch the blocks of the pieces behind the first `walk.tokens` tokens."""
+        node, size, end = walk.node, self.block_tokens, walk.tokens
+        for text, tokens in whole.pieces(end):
+            place = (end - node.begin, text)
             follower = node.branches.get(place)
             if follower is None:
-                follower = self._branch(node, place, before // size, instance)
+                follower = self._branch(node, place, end, instance)
+            end += tokens
             last = end // size
             if follower.first < last:
                 self._touch(walk, follower.held, last)
-            node, used, before = follower, end - before, end
+            node = follower
         walk.node = node
 
-    def _branch(self, node: _Node, place: tuple[int, int], first: int, instance: int) -> _Node:
+    def _branch(self, node: _Node, place: tuple[int, int], begin: int, instance: int) -> _Node:
         private = place[1] < TRACE_TEXTS
         if private and not node.private:
             self._private.setdefault(instance, []).append((node, place))
-        follower = node.branches[place] = _Node(node, first, private or node.private)
+        follower = node.branches[place] = _Node(node, begin, begin // self.block_tokens, private or node.private)
         return follower
 
     def _touch(self, walk: _Walk, held: list[tuple[int, int]], last: int) -> None:
@@ -269,14 +268,13 @@ class Paths:
         last = self._lasts.get(access.instance, {}).get(-1 if access.base is None else access.base)
         if last is None:
             return None
-        node, pieces, tokens, group = last
+        node, tokens, group = last
         groups, size, old = self._groups, self.block_tokens, access.base
         free_ns, shared = groups.free_ns[group], min(access.base_tokens, tokens)
         if groups.owner[group] != old or not groups.whole[group] or free_ns > access.done_ns or not shared:
             return None
-        kept = bisect_left(access.prompt.ends, shared) + 1
         left = groups.new(old, free_ns)
-        for _ in range(pieces - kept):
+        while node.begin >= shared:
             if node.held and node.held[-1][0] == group:
                 node.held[-1] = (left, node.held[-1][1])
             assert node.parent is not None
@@ -287,7 +285,7 @@ class Paths:
             if node.first < upto:
                 node.held.append((group, upto))
         groups.owner[group], groups.free_ns[group], groups.whole[group] = t, access.done_ns, 0
-        walk = _Walk(node, kept, group)
+        walk = _Walk(node, shared, group)
         if upto:
             walk.rows.append((old, upto, free_ns))
         return walk

@@ -36,10 +36,10 @@ class Weibull(Hurdle, frozen=True, tag="weibull"):
         for _ in range(100):
             shape = shape if low < shape < high else (low or 1e-9) ** 0.5 * high**0.5
             powers = np.exp(shape * y)
-            tilted = float(powers @ y / powers.sum())
+            tilted = float((powers * y).sum() / powers.sum())
             value = tilted - 1 / shape - mean
             low, high = (low, shape) if value > 0 else (shape, high)
-            slope = shape * (float(powers @ (y - tilted) ** 2 / powers.sum()) + 1 / shape**2)
+            slope = shape * (float((powers * (y - tilted) ** 2).sum() / powers.sum()) + 1 / shape**2)
             step = value / slope
             shape *= math.exp(-min(max(step, -2.0), 2.0))
             if abs(step) < 1e-12:

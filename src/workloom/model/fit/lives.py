@@ -4,7 +4,8 @@ The growth of a call is its prompt less all of the context before it (the previo
 it). What it does to that context is one of
 
     keep       it inherits all of it
-    reword     it inherits at least the prompt, less two blocks, but not the whole answer: that came back as other text
+    reword     it inherits the prompt, less two blocks (but half of it), and not the whole answer: that came back as
+               other text
     compact    it is shorter than SHRUNK of it
     rewrite    it inherits less, and is not: something further up was changed
 """
@@ -157,7 +158,7 @@ def _step(session: SessionFacts, call: CallFacts, before: CallFacts, number: int
         change = "keep"
     elif call.prompt_tokens < SHRUNK * context:
         change = "compact"
-    elif inherited >= before.prompt_tokens - BLOCKS:
+    elif inherited >= max(before.prompt_tokens - BLOCKS, before.prompt_tokens / 2):
         change = "reword"
     return Step(
         number=number,
@@ -175,10 +176,10 @@ def _step(session: SessionFacts, call: CallFacts, before: CallFacts, number: int
 def _spawned(
     session: SessionFacts, call: CallFacts, life: Life, found: dict[str, Life], numbers: dict[int, int]
 ) -> None:
-    """Tell the agent whose call spawned this one."""
+    """Tell the agent whose call spawned this one. (An agent that a person sent to work is nobody's subagent.)"""
     for edge, place in ((e, p) for e in call.call.after for p in call.parents if session.calls[p].call.id == e.call):
         parent = found.get(session.calls[place].call.agent)
-        if parent is None or parent is life:
+        if parent is None or parent is life or edge.gap == "human":
             continue
         life.spawned_by = parent
         group = next((s for s in parent.spawned if s.number == numbers[place] and s.lives[0].role == life.role), None)

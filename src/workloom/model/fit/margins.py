@@ -6,7 +6,7 @@ Then it is quantiles. Counts of a few different values are those values with the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -47,7 +47,7 @@ LARGE = 0.05
 MANY = 500
 TAIL = (0.9, 0.95, 0.99)
 TAIL_OFF = 0.1
-"""Of samples of MANY, these quantiles may be off by so much."""
+"""Of samples of MANY, these quantiles may be off by so much, or by what is chance (3 standard errors of a share)."""
 Floats = NDArray[np.float64]
 
 
@@ -104,8 +104,11 @@ def _close(fit: Fit, sample: Floats) -> bool:
         return False
     if len(sample) < MANY:
         return True
-    tail, told = np.quantile(sample, TAIL), fit.family.quantile(np.array(TAIL))
-    return bool((np.abs(told - tail) <= TAIL_OFF * np.abs(tail)).all())
+    at = np.array(TAIL)
+    tail = np.quantile(sample, at)
+    near = np.abs(fit.family.quantile(at) - tail) <= TAIL_OFF * np.abs(tail)
+    chance = np.abs(fit.family.cdf(tail) - at) <= 3 * np.sqrt(at * (1 - at) / len(sample))
+    return bool((near | chance).all())
 
 
 def _best(choice: Choice) -> Fit:
@@ -185,8 +188,9 @@ def thinned(quantiles: Quantiles, n: int) -> Quantiles:
     """Without the points that a sample of n cannot tell, and those that lines between the others say nearly as well."""
     points = [p for p in quantiles.points if p[0] in (0.0, 1.0) or min(p[0], 1 - p[0]) * n >= 1]
     kept = list(range(len(points)))
+    scale: Callable[[float], float] = math.log if quantiles.interpolation == "log" else float
     while len(kept) > 3:
-        losses = [_loss(points[kept[i - 1] : kept[i + 1] + 1]) for i in range(1, len(kept) - 1)]
+        losses = [_loss(points[kept[i - 1] : kept[i + 1] + 1], scale) for i in range(1, len(kept) - 1)]
         least = int(np.argmin(losses))
         if losses[least] > 1:
             break
@@ -194,15 +198,19 @@ def thinned(quantiles: Quantiles, n: int) -> Quantiles:
     return Quantiles(tuple(points[i] for i in kept), quantiles.interpolation, zeros=quantiles.zeros)
 
 
-def _loss(points: list[tuple[float, float]]) -> float:
-    """How far points are at most from the line between the first and the last: 1 is as far as they may be."""
+def _loss(points: list[tuple[float, float]], scale: Callable[[float], float]) -> float:
+    """How far points are at most from the line between the first and the last: 1 is as far as they may be.
+
+    Lines are straight on a scale: of values or of their logarithms.
+    """
     (low_share, low), *between, (high_share, high) = points
-    worst, rise = 0.0, high - low
+    worst, rise, run = 0.0, scale(high) - scale(low), high_share - low_share
     for share, value in between:
-        on_line = low + (share - low_share) / (high_share - low_share) * rise
-        worst = max(worst, abs(on_line - value) / (abs(value) or 1.0) / NEAR)
+        off = scale(low) + (share - low_share) / run * rise - scale(value)
+        size = 1.0 if scale is math.log else abs(value) or 1.0
+        worst = max(worst, abs(off) / size / NEAR)
         if rise:
-            worst = max(worst, abs(low_share + (value - low) / rise * (high_share - low_share) - share) / NEAR_SHARE)
+            worst = max(worst, abs(low_share + (scale(value) - scale(low)) / rise * run - share) / NEAR_SHARE)
     return worst
 
 

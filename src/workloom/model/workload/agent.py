@@ -226,7 +226,7 @@ class _Agent:
             answer = context.tokens - kept
             told = round(self.tables.at(history.reworded.new, self.draw.normal()))
             more = fresh if reading else told
-            parts = (*reports, *_part("answer", answer + min(0, more)), *_part(kind, max(0, more)))
+            parts = (*reports, *_part("answer", max(1, answer + min(0, more))), *_part(kind, max(0, more)))
             return self._go_on(kept, edges, parts, output)
         return self._go_on(None, edges, new, output)
 
