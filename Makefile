@@ -38,6 +38,7 @@ bench: $(READY)
 	$(PY) benchmarks/agreement.py
 	$(PY) benchmarks/import_speed.py
 	$(PY) benchmarks/characterize_speed.py
+	$(PY) benchmarks/synth_speed.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workloom.model.workload.builtin import builtin, names
 from workloom.model.workload.generate import generate, header
 from workloom.model.workload.spec import Workload
+from workloom.session import Session
 from workloom.traces import native
 
 GOAL = 2000
@@ -42,7 +43,7 @@ def write(workload: Workload, sessions: int) -> int:
     """The same, written into a temporary file."""
     calls = 0
 
-    def counted():
+    def counted() -> Iterator[Session]:
         nonlocal calls
         for session in generate(workload, 7, sessions):
             calls += len(session.calls)

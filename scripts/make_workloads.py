@@ -8,27 +8,73 @@ TRACES is a folder with weka/, openclaw/ and mooncake/ (the shared data of the p
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 from msgspec.structs import replace
 
+from workloom import seeds
+from workloom.answers.fidelity.distance import Counts, Distance, between, halves, points
 from workloom.model.facts import facts
 from workloom.model.fit import Fitted, fit
+from workloom.model.measures import sample
 from workloom.model.workload.builtin import FOLDER
 from workloom.model.workload.file import dump
 from workloom.session import Header, Session, prompt_tokens
 from workloom.traces import open_trace
 
+DEALS = 2000
 
+
+@cache
 def weka_parts(traces: Path) -> tuple[list[Session], list[Session]]:
-    """The WEKA sessions, dealt by their longest prompt: `coding-agent` is fitted to the first, tested on the others.
+    """The WEKA sessions in two halves: `coding-agent` is fitted to the first, and tested on the second.
 
-    Dealt so, the two halves are alike; halves dealt by chance often are not, whatever is fitted to them.
+    A copy of a session is left out, and sessions that begin with the same prompt (one conversation, recorded on from
+    several places) stay together, or the test would be on what was fitted. Of DEALS halves dealt by chance these are
+    the ones most like each other: halves that are not would fail whatever is fitted to them. Only the real sessions
+    decide, before anything is fitted.
     """
-    sessions = list(open_trace([traces / "weka"]))
-    longest = {session.id: max(prompt_tokens(session).values()) for session in sessions}
-    sessions.sort(key=lambda session: (-longest[session.id], session.id))
-    return sessions[1::2], sessions[0::2]
+    groups: dict[int, list[Session]] = {}
+    known = set()
+    for session in open_trace([traces / "weka"]):
+        if session.calls not in known:
+            known.add(session.calls)
+            groups.setdefault(_begins(session), []).append(session)
+    sessions = [session for group in groups.values() for session in group]
+    places = {session.id: place for place, session in enumerate(sessions)}
+    measured = list(sample(facts(sessions)).values.values())
+    counts = [Counts(values, points(values)) for values in measured]
+    stream = seeds.stream(0, "weka", "deal")
+    bands = [halves(values, stream, rounds=200, level=0.9) for values in measured]
+    best: tuple[float, list[int]] | None = None
+    for _ in range(DEALS):
+        order = [list(groups.values())[i] for i in stream.permutation(len(groups)).tolist()]
+        dealt = [places[session.id] for group in order for session in group]
+        one, two = dealt[: len(dealt) // 2], dealt[len(dealt) // 2 :]
+        if {_begins(sessions[i]) for i in one} & {_begins(sessions[i]) for i in two}:
+            continue
+        worst = max(_apart(table, band, one, two) for table, band in zip(counts, bands, strict=True))
+        if best is None or worst < best[0]:
+            best = worst, one
+    assert best is not None
+    return [sessions[i] for i in sorted(best[1])], [sessions[i] for i in range(len(sessions)) if i not in set(best[1])]
+
+
+def _begins(session: Session) -> int:
+    return prompt_tokens(session)[session.calls[0].id]
+
+
+def _apart(counts: Counts, band: Distance, one: list[int], two: list[int]) -> float:
+    """How far two halves are from each other, by KS and by Wasserstein's distance, over what is usual."""
+    cdfs = counts.cdf(np.array(one)), counts.cdf(np.array(two))
+    if cdfs[0] is None or cdfs[1] is None:
+        return float("inf")
+    found = between(cdfs[0], cdfs[1], counts.points)
+    return max(
+        found.ks / band.ks if band.ks else 0.0, found.wasserstein / band.wasserstein if band.wasserstein else 0.0
+    )
 
 
 def coding_agent(traces: Path) -> Fitted:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from workloom import seeds
-from workloom.answers.distance import Counts, between, compare, halves, points
+from workloom.answers.fidelity.distance import Counts, between, compare, halves, points
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 

@@ -6,7 +6,10 @@ import importlib.util
 import json
 import math
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -246,7 +249,8 @@ def test_chat_and_coding_agent_are_like_what_they_were_fitted_to() -> None:
     longest = max(tokens for session in coding for tokens in prompt_tokens(session).values())
     assert 300_000 < longest < 2_000_000
     assert any(part.kind == "summary" for session in coding for call in session.calls for part in call.fresh)
-    assert len({call.agent.split(":")[0] for session in coding for call in session.calls}) > 2
+    roles = {call.agent.split(":")[0] for session in drawn("coding-agent", 200) for call in session.calls}
+    assert roles <= set(builtin.builtin("coding-agent").agents) and "Explore" in roles
 
 
 # ------------------------------------------------------------------------------------------------------- how they came
@@ -271,12 +275,10 @@ def test_fitted_ones_are_what_the_script_writes_today() -> None:
 @real
 def test_coding_agent_is_fitted_to_one_half_of_the_sessions_and_tested_on_the_other() -> None:
     fitted_to, held_out = script().weka_parts(DATA)
-    assert len(fitted_to) == len(held_out) == 26
-    assert not {session.id for session in fitted_to} & {session.id for session in held_out}
-    assert (
-        f"fitted to 26 sessions, {sum(len(s.calls) for s in fitted_to):,} calls"
-        in builtin.builtin("coding-agent").source
-    )
+    assert len(fitted_to) > 20 and len(held_out) > 20 and len(fitted_to) + len(held_out) in (51, 52)
+    assert not {session.calls for session in fitted_to} & {session.calls for session in held_out}
+    told = f"fitted to {len(fitted_to)} sessions, {sum(len(s.calls) for s in fitted_to):,} calls"
+    assert told in builtin.builtin("coding-agent").source
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -302,3 +304,27 @@ def test_a_workload_is_read_like_a_trace() -> None:
         open_sessions(["cs1", "cs2-dag"])
     with pytest.raises(TraceError, match="did you mean the workload cs2-linear"):
         open_sessions(["cs2-liner"])
+
+
+def test_the_benchmark_prints_rates_and_ratios() -> None:
+    command = [sys.executable, ROOT / "benchmarks/synth_speed.py", "--seconds", "0", "--few", "3", "--many", "6", "cs1"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert re.search(r"cs1 +[\d,]+ +[\d,]+ +[\d.]+ (met|MISSED)\n", out) and re.search(r"ratio [\d.]+\n", out)
+
+
+@pytest.mark.parametrize("command", ["synth", "fit"])
+def test_nothing_is_left_behind_by_a_command_that_is_interrupted(command: str, tmp_path: Path) -> None:
+    argv = [command, "openclaw-branching", "-o", str(tmp_path / "out.jsonl")]
+    argv += ["--sessions", "100000"] if command == "synth" else ["--generate", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workloom.cli", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if command == "synth":
+        while not list(tmp_path.iterdir()) and process.poll() is None:
+            time.sleep(0.02)
+    else:
+        time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.strip().endswith("interrupted")
+    assert list(tmp_path.iterdir()) == []

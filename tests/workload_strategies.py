@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, get_args
 
+import numpy as np
 from hypothesis import strategies as st
 
 from workloom.model.families import (
@@ -224,3 +225,22 @@ def workloads(draw: st.DrawFn) -> Workload:
         arrivals=draw(nothing | families(30)),
         users=draw(nothing | st.integers(1, 50)),
     )
+
+
+def possible(told: Sequence[float], own: Sequence[float], carry: Sequence[float], traits: Sequence[float]) -> bool:
+    """Whether rank correlations of calls and of traits can be had together with shares of sessions and what carries.
+
+    `told` and `traits`: of fresh and output, fresh and wait, output and wait.
+    """
+    normal = [2 * np.sin(np.pi * _matrix(pairs) / 6) for pairs in (told, traits)]
+    share, kept = np.sqrt(np.array(own)), np.array(carry)
+    within = (normal[0] - normal[1] * np.outer(share, share)) / np.sqrt(np.outer(1 - share**2, 1 - share**2))
+    new = within * (1 - np.outer(kept, kept)) / np.sqrt(np.outer(1 - kept**2, 1 - kept**2))
+    np.fill_diagonal(new, 1.0)
+    inner = np.abs(new - np.eye(3)).max() < 0.94 and np.linalg.eigvalsh(new).min() > 0.01
+    return bool(inner and np.linalg.eigvalsh(normal[1]).min() > 0.05)
+
+
+def _matrix(pairs: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    a, b, c = pairs
+    return np.array([[1, a, b], [a, 1, c], [b, c, 1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,8 @@ from workloom.traces import Reading
 
 TIMES = 8
 """Sessions made of a workload, as a multiple of the real ones."""
+OWN = 1 << 32
+"""Added to the seed of a workload that stands for the real trace, so that it is not compared with itself."""
 ENGINE = "llama-3.1-70b-h200x4"
 
 
@@ -40,8 +43,8 @@ def fidelity(
         raise UsageError(
             "a load has at least one session", where="--concurrency", expected="1 or more", found=concurrency
         )
-    profile = (engine if engine.engine is not None else EngineOptions(engine=ENGINE)).profile()
-    truth = _open(real, reading, seed)
+    profile = replace(engine, engine=engine.engine or ENGINE).profile()
+    truth = _open(real, reading, seed + OWN if named(real) is not None else seed)
     block = truth.header.block_tokens or 16
     sessions = reading.generate or TIMES * sum(1 for _ in truth) if named(other) is not None else None
     likeness = open_sessions([other], format=reading.format, skip_bad=reading.skip_bad, seed=seed, sessions=sessions)

@@ -17,8 +17,9 @@ GROUPS = {
 }
 """Titles of the groups of lines, in the order they are shown."""
 NOTE = (
-    "Medians of both. KS: the largest difference of the distribution functions; W1: Wasserstein's distance. p: the "
-    "chance of such a KS distance if whole sessions of both were exchanged at random."
+    "Medians of both. KS: the largest difference of the distribution functions (tolerance 0.1). p: the chance of such "
+    "a difference if whole sessions of both were exchanged at random. Moved: Wasserstein's distance over the real mean "
+    "(tolerance 25%)."
 )
 
 
@@ -44,32 +45,39 @@ def lead(found: Fidelity, real: str, other: str) -> str:
     unknown = found.count("not enough data")
     if unknown:
         said += f", {unknown} cannot be told from so few sessions"
-    return (
-        f"{said}. {found.real_sessions:,} and {found.other_sessions:,} sessions; alike is what {LEVEL:.0%} of random "
-        f"halves of {found.band_sessions:,} real sessions are to each other, or within the tolerance shown. Runs: "
-        f"{found.engine}, {found.concurrency} sessions at once, seed {found.seed}."
+    banded = [line for line in found.lines if line.band is not None and line.distance is not None]
+    said += (
+        f". {sum(line.in_band for line in banded)} of {len(banded)} distances are within the band: what {LEVEL:.0%} "
     )
+    said += "of random halves of "
+    said += f"{found.band_sessions:,} real sessions are from each other. "
+    said += f"{found.real_sessions:,} and {found.other_sessions:,} sessions, copies left out. Runs: {found.engine}, "
+    said += f"{found.concurrency} sessions at once, seed {found.seed}"
+    ours, theirs = found.left_out
+    if ours or theirs:
+        said += f"; its context has no room for {text(ours, 'share')} and {text(theirs, 'share')} of the calls, which "
+        said += "are not in its lines"
+    return said + "."
 
 
 def _table(title: str, lines: list[Line]) -> Table:
     margins = lines[0].group == "margin"
     columns = [Column("", align="left"), Column("real"), Column("other"), Column("KS" if margins else "apart")]
-    columns.append(Column("limit"))
-    if margins:
-        columns += [Column("W1"), Column("limit"), Column("p")]
+    columns += [Column("band"), Column("p"), Column("moved"), Column("band")] if margins else []
+    columns += [] if margins else [Column("tolerance"), Column("band")]
     columns.append(Column("verdict", align="left"))
-    note = NOTE if margins else ""
-    return Table(title, tuple(columns), tuple(_row(line) for line in lines), note)
+    return Table(title, tuple(columns), tuple(_row(line) for line in lines), NOTE if margins else "")
 
 
 def _row(line: Line) -> tuple[Cell, ...]:
-    margin = line.group == "margin"
-    unit = "share" if line.unit in ("share", "s", "IDC") and not margin else ""
     name = f"{line.name}, tokens" if line.unit == "tokens" else line.name
     cells: list[Cell] = [name, text(line.real, line.unit), text(line.other, line.unit)]
-    cells += [text(line.distance, unit), text(line.limit, unit)]
-    if margin:
-        cells += [text(line.wasserstein, line.unit), text(line.wasserstein_limit, line.unit), text(line.p)]
+    if line.group == "margin":
+        cells += [text(line.distance), text(line.band), text(line.p)]
+        cells += [text(line.moved, "share"), text(line.moved_band, "share")]
+    else:
+        unit = "share" if line.unit in ("share", "s", "IDC") else ""
+        cells += [text(line.distance, unit), text(line.tolerance, unit), text(line.band, unit)]
     return (*cells, line.verdict)
 
 

@@ -12,6 +12,7 @@ it). What it does to that context is one of
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,12 +37,20 @@ class Step:
     """Of the edge from the agent's previous call."""
     context_tokens: int
     """The previous prompt and answer."""
+    before_tokens: int
+    """The previous prompt."""
     prompt_tokens: int
     inherited_tokens: int
     report_tokens: int
     """Of its fresh text, what came from subagents."""
     output_tokens: int
     change: Change
+    parents: tuple[int, ...]
+    """The calls of the agent that it waits for, by number."""
+    origin: int
+    """Of those, the one whose context it goes on from; the one before where it goes on from none."""
+    from_origin_tokens: int
+    """New text beyond that context; reports are not counted."""
 
     @property
     def growth_tokens(self) -> int:
@@ -72,7 +81,8 @@ class Life:
     model: str
     scaffold: list[tuple[str, int, str]]
     """Texts its first prompt begins with: (name, tokens, scope). Scope `trace`: shared by sessions; `session`: by
-    agents of several roles; `role`: by agents of one; `own`: by nobody; `alone`: there was nobody to share it with."""
+    agents of several roles; `role`: by agents of one; `own`: by nobody; `single`: by nobody, and no other of its role
+    was there; `alone`: by nobody, and nobody else was there."""
     first_tokens: int
     first_output_tokens: int
     steps: list[Step] = field(default_factory=list)
@@ -106,7 +116,7 @@ def lives(session: SessionFacts) -> list[Life]:
             numbers[call.place] = 0
         else:
             numbers[call.place] = life.calls
-            life.steps.append(_step(session, call, last[agent], life.calls))
+            life.steps.append(_step(session, call, last[agent], life.calls, numbers))
             _reports(session, call, life, found, numbers)
         last[agent] = call
     _tell_who_shares(list(found.values()))
@@ -116,17 +126,17 @@ def lives(session: SessionFacts) -> list[Life]:
 def _tell_who_shares(lives: list[Life]) -> None:
     """Put the scope of a session's texts as who shares them: agents of several roles, those of one, or nobody.
 
-    An agent that is alone in its session says nothing about that.
+    An agent that is the only one of its role (`single`), or of its session (`alone`), cannot tell them all apart.
     """
     users: dict[str, list[str]] = {}
     for life in lives:
         for name in {name for name, _, scope in life.scaffold if scope == "session"}:
             users.setdefault(name, []).append(life.role)
-    unshared = "own" if len(lives) > 1 else "alone"
-    scopes = {
-        name: unshared if len(roles) == 1 else "role" if len(set(roles)) == 1 else "session"
-        for name, roles in users.items()
-    }
+    of_role = Counter(life.role for life in lives)
+    scopes: dict[str, str] = {}
+    for name, roles in users.items():
+        unshared = "own" if of_role[roles[0]] > 1 else "single" if len(lives) > 1 else "alone"
+        scopes[name] = unshared if len(roles) == 1 else "role" if len(set(roles)) == 1 else "session"
     for life in lives:
         life.scaffold = [(n, tokens, scopes[n] if s == "session" else s) for n, tokens, s in life.scaffold]
 
@@ -148,7 +158,7 @@ def _begun(session: SessionFacts, call: CallFacts) -> Life:
     )
 
 
-def _step(session: SessionFacts, call: CallFacts, before: CallFacts, number: int) -> Step:
+def _step(session: SessionFacts, call: CallFacts, before: CallFacts, number: int, numbers: dict[int, int]) -> Step:
     context = before.prompt_tokens + before.call.answer_tokens
     edge = next((edge for edge in call.call.after if edge.call == before.call.id), None)
     gap, wait_s = (edge.gap, edge.wait_s) if edge is not None else (call.gap, call.wait_s)
@@ -160,16 +170,23 @@ def _step(session: SessionFacts, call: CallFacts, before: CallFacts, number: int
         change = "compact"
     elif inherited >= max(before.prompt_tokens - BLOCKS, before.prompt_tokens / 2):
         change = "reword"
+    reports = sum(part.tokens for part in call.call.fresh if part.kind == "report")
+    own = [place for place in call.parents if session.calls[place].call.agent == call.call.agent]
+    origin = session.calls[call.before] if call.before in own else before
     return Step(
         number=number,
         gap=_TURNS.get(gap, "tool"),
         wait_s=wait_s,
         context_tokens=context,
+        before_tokens=before.prompt_tokens,
         prompt_tokens=call.prompt_tokens,
         inherited_tokens=inherited,
-        report_tokens=sum(part.tokens for part in call.call.fresh if part.kind == "report"),
+        report_tokens=reports,
         output_tokens=call.call.output_tokens,
         change=change,
+        parents=tuple(sorted(numbers[place] for place in own)),
+        origin=numbers[origin.place],
+        from_origin_tokens=call.prompt_tokens - origin.prompt_tokens - origin.call.answer_tokens - reports,
     )
 
 

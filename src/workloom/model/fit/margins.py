@@ -22,7 +22,7 @@ CLOSE = 0.03
 NOT_FAR = 0.08
 LIKELY = 0.05
 """The p-value from which a distance, up to NOT_FAR, can be chance."""
-EASY = 0.3
+EASY, EASY_KS = 0.3, 0.15
 """The same of samples of fewer than FEW, which are far from anything by chance."""
 EXACT = 7
 """Digits of a value that is the only one."""
@@ -96,7 +96,7 @@ def _close(fit: Fit, sample: Floats) -> bool:
     """Whether a family says what the sample says: all along, and in the mean, which the tail decides."""
     if len(sample) < LEAST or (fit.ks > CLOSE and (fit.ks > NOT_FAR or fit.ks_p < LIKELY) and len(sample) >= FEW):
         return False
-    if fit.ks_p < EASY and len(sample) < FEW:
+    if len(sample) < FEW and (fit.ks_p < EASY or fit.ks > EASY_KS):
         return False
     error = 2 * float(sample.std()) / math.sqrt(len(sample))
     mean = float(sample.mean())
@@ -215,6 +215,9 @@ def _loss(points: list[tuple[float, float]], scale: Callable[[float], float]) ->
 
 
 def _note(choice: Choice, best: Fit, family: Family) -> str:
-    other = next((fit.name for fit in choice.fits if fit is not best), None)
-    by_aic = f"n {choice.n:,}; by AIC {best.name}" + (f", then {other}" if other else "")
-    return f"{by_aic}; KS {best.ks:.3f}" + ("" if family.name == best.name else f"; taken as {family.name}")
+    """By AIC the best and the next, as they are; then what is taken, which can be another (see `_best`, `_close`)."""
+    first, *others = choice.fits
+    said = f"n {choice.n:,}; by AIC {first.name}" + (f", then {others[0].name}" if others else "")
+    if family.name == best.name:
+        return f"{said}; taken: {family.name}, KS {best.ks:.3f}" if best is not first else f"{said}; KS {best.ks:.3f}"
+    return f"{said}; KS {first.ks:.3f}; taken: {family.name}"

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloom.model.fit.lives import Life
-from workloom.model.workload.draw import rank_correlation
+from workloom.model.workload.draw import feasible, matrix, rank_correlation
 from workloom.model.workload.round import significant
-from workloom.model.workload.spec import MEASURES, PAIRS_OF_TRAITS, Measure, Memory, Pair, TraitPair
+from workloom.model.workload.spec import MEASURES, PAIRS_OF_TRAITS, TRAITS, Measure, Memory, Pair, TraitPair
 
 Floats = NDArray[np.float64]
 LEAST_LIVES = 8
 """Of fewer, nothing can be said about what is a session's own."""
 LEAST_STEPS = 6
 """Of a life, to say what carries over; if few lives are as long, nothing is said."""
-NOTICED = 1.0
+NOTICED = 2.0
 WEAK = 0.1
 """Correlations between traits below so many standard errors (1 / sqrt n), or below this, are left out."""
-MOST = 0.9
+LEAST_CARRY, MOST = -0.5, 0.9
 
 
 def scores(values: Floats) -> Floats:
@@ -95,7 +95,9 @@ def _traits(lives: Sequence[Life], scored: Scored, session: Mapping[Measure, flo
         else:
             found[pair] = rank_correlation(_parts(scored, one, other)[0] / (spread[one] * spread[other]))
     least = max(WEAK, NOTICED / math.sqrt(len(lives)))
-    return {pair: significant(max(-MOST, min(MOST, rank)), 2) for pair, rank in found.items() if abs(rank) >= least}
+    clear = {pair: max(-MOST, min(MOST, rank)) for pair, rank in found.items() if abs(rank) >= least}
+    shrink = feasible(matrix(TRAITS, {str(pair): rank for pair, rank in clear.items()}))
+    return {pair: significant(rank * shrink, 2) for pair, rank in clear.items()}
 
 
 def _means(scored: Scored, name: str, lives: int) -> Floats:
@@ -141,7 +143,7 @@ def _parts(scored: Scored, one: str, other: str) -> tuple[float, float]:
 def _carry(scored: Scored, name: str) -> float:
     """The correlation of a call's score with the next call's, both less their life's mean.
 
-    Centring on a mean of m calls makes it too low by (1 + 3c) / m (Kendall 1954), which is put back.
+    A life's mean has some of its calls in it, which makes that too low: it is taken as what gives such a value.
     """
     which = scored.life.astype(np.int64)
     counts = np.bincount(which, minlength=1)
@@ -151,13 +153,26 @@ def _carry(scored: Scored, name: str) -> float:
     long = counts[which] >= LEAST_STEPS
     rest, which, number = rest[long], which[long], scored.number[long]
     follows = (which[1:] == which[:-1]) & (number[1:] == number[:-1] + 1)
-    if not follows.any():
-        return 0.0
     square = float((rest**2).mean())
-    if square == 0:
+    if not follows.any() or square == 0:
         return 0.0
     found = float((rest[1:] * rest[:-1])[follows].mean()) / square
-    counts = np.bincount(which)
-    length = float((counts.astype(np.float64) ** 2).sum() / counts.sum())
-    corrected = (found + 1 / length) / (1 - 3 / length) if length > 6 else found
-    return significant(min(0.9, max(-0.5, corrected)), 2)
+    low, high = LEAST_CARRY, MOST
+    lengths = counts[counts >= LEAST_STEPS].astype(np.float64)
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _centred(middle, lengths) < found else (low, middle)
+    return significant(low, 2)
+
+
+def _centred(carry: float, lengths: Floats) -> float:
+    """What neighbours of lives that are so long have in common, less their life's mean, where calls carry over so.
+
+    For a first-order autoregression: of m calls the mean has variance V = (m + 2 sum (m - k) c^k) / m^2, and with the
+    first or last of them the covariance E = (1 - c^m) / (m (1 - c)).
+    """
+    m, c = lengths, carry
+    mean = (m + 2 * c * (m * (1 - c) - (1 - c**m)) / (1 - c) ** 2) / m**2
+    end = (1 - c**m) / (m * (1 - c))
+    together = (m - 1) * (c + mean) - 2 * m * mean + 2 * end
+    return float(together.sum() / (m - 1).sum() / ((m * (1 - mean)).sum() / m.sum()))

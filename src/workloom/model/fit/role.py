@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloom.model.families import Family, Fixed
+from workloom.model.fit import graphs
 from workloom.model.fit.lives import Life, Spawned, Step
 from workloom.model.fit.margins import Margins
 from workloom.model.fit.memory import Scored, memory, ranks, scores
@@ -41,7 +42,14 @@ def agent(name: str, lives: Sequence[Life], margins: Margins, scaffold: tuple[Sc
         fresh=margins.fit(f"{place}.first.fresh", [life.first_tokens for life in lives]),
         output=margins.fit(f"{place}.first.output", [life.first_output_tokens for life in lives]),
     )
+    graph = graphs.common(lives)
+    if graph:
+        turn = graphs.turn(f"{place}.turns", lives, margins)
+        history_of = graphs.history_of(lives[0])
+        return Agent(first, turns=turn, models=_models(lives), scaffold=scaffold, graph=graph, history_of=history_of)
     calls = margins.fit(f"{place}.calls", [life.calls for life in lives])
+    if not all(graphs.is_chain(life) for life in lives):
+        margins.notes[f"{place}.calls"] = "there are calls at once, told one after the other"
     gaps = _gaps(lives)
     growing = [s for life in lives for s in life.steps if s.change in ("keep", "reword") and s.gap == gaps[0]]
     opening = openings(f"{place}.opening", growing, margins)
@@ -170,7 +178,8 @@ def _history(place: str, lives: Sequence[Life], margins: Margins, opening: int) 
         some = [step for _, step in steps if step.change == "reword"]
         new = [step.growth_tokens for step in some if step.number > opening] or [step.growth_tokens for step in some]
         share = _share(f"{here}.share", lives, margins, lambda step: step.change == "reword")
-        reworded = Reworded(share, margins.fit(f"{here}.new", new))
+        whole = sum(step.inherited_tokens >= step.before_tokens for step in some) / len(some)
+        reworded = Reworded(share, margins.fit(f"{here}.new", new), significant(whole))
     return History(reworded=reworded, rewrite=rewrite, compaction=compaction)
 
 

@@ -52,18 +52,23 @@ def scaffolds(role: str, lives: Sequence[Life], margins: Margins, names: dict[st
 
 
 def _of_sessions(role: str, lives: Sequence[Life], margins: Margins, number: int) -> list[Scaffold]:
-    """Texts that no two sessions share. Agents that are alone in their session are asked where no others know."""
+    """Texts that no two sessions share.
+
+    Who was alone in a session is asked only where all were; what a single one of its role does not share is the role's
+    if others of the role do share, else its own.
+    """
     out: list[Scaffold] = []
-    accompanied = [life for life in lives if all(scope != "alone" for _, _, scope in life.scaffold)]
-    shared_ones = any(scope in ("session", "role") for life in lives for _, _, scope in life.scaffold)
-    whose: tuple[tuple[tuple[str, ...], str, Literal["session", "agent"]], ...] = (
-        (("session",), "session scaffold", "session"),
-        (("role",), f"scaffold of {role}", "session"),
-        (("own",) if shared_ones else ("own", "alone"), f"own scaffold of {role}", "agent"),
+    found = {scope for life in lives for _, _, scope in life.scaffold}
+    asked = [life for life in lives if all(scope != "alone" for _, _, scope in life.scaffold)] or list(lives)
+    single = "role" if "role" in found else "own"
+    whose: tuple[tuple[str, str, Literal["session", "agent"]], ...] = (
+        ("session", "session scaffold", "session"),
+        ("role", f"scaffold of {role}", "session"),
+        ("own", f"own scaffold of {role}", "agent"),
     )
-    for scopes, name, shared in whose:
-        asked = accompanied if shared_ones else lives
-        sizes = [sum(_sum(life, scope, ()) for scope in scopes) for life in asked]
+    for scope, name, shared in whose:
+        scopes = {scope, *(("single",) if scope == single else ()), *(("alone",) if scope == "own" else ())}
+        sizes = [sum(_sum(life, each, ()) for each in scopes) for life in asked]
         having = [tokens for tokens in sizes if tokens]
         if having:
             place = f"agents.{role}.scaffold[{number + len(out)}].tokens"

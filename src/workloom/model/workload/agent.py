@@ -24,6 +24,8 @@ from workloom.model.workload.spec import (
 )
 from workloom.session import Call, Edge, Inherit, Part, PartKind, Span
 
+MOST_LEFT = 0.7
+"""Of a context, what a compaction may leave: what leaves more is none (as `fit` tells them apart)."""
 DEEPEST = 64
 """Subagents below subagents, of all roles together."""
 
@@ -222,7 +224,8 @@ class _Agent:
             return self._rewrite(min(kept, size), size, edges, new, output)
         if history.reworded is not None and self.draw.uniform() < self.reworded:
             block = self.session.maker.block_tokens
-            kept = context.prompt // block * block
+            whole = self.draw.uniform() < history.reworded.whole
+            kept = context.prompt if whole else max(0, context.prompt // block - 1) * block
             answer = context.tokens - kept
             told = round(self.tables.at(history.reworded.new, self.draw.normal()))
             more = fresh if reading else told
@@ -252,7 +255,7 @@ class _Agent:
             edges = (Edge(summing.id, 0.0, "orchestration"),)
             context.last = summing.id
         target = self.tables.count(compaction.target, self.draw.normal(), context.scaffold)
-        target = target if context.trigger is None else min(target, context.trigger)  # what compacts is no longer
+        target = min(target, int(MOST_LEFT * context.tokens))
         own = sum(part.tokens for part in new)
         summary = max(0, target - context.scaffold - own)
         call = self._go_on(context.scaffold, edges, (*_part("summary", summary), *new), output)

@@ -75,12 +75,21 @@ def cholesky(correlation: Matrix) -> Matrix:
 
     Measured pair by pair, correlations need not fit together: they are drawn towards none until they do.
     """
+    found = _factor(_drawn(correlation, feasible(correlation)))
+    assert found is not None
+    return found
+
+
+def feasible(correlation: Matrix) -> float:
+    """What correlations that do not fit together have to be multiplied by to do so; 1 where they do."""
     shrink = 1.0
-    while True:
-        found = _factor([[c if i == j else c * shrink for j, c in enumerate(row)] for i, row in enumerate(correlation)])
-        if found is not None:
-            return found
+    while _factor(_drawn(correlation, shrink)) is None:
         shrink *= 0.9
+    return shrink
+
+
+def _drawn(correlation: Matrix, shrink: float) -> Matrix:
+    return [[c if i == j else c * shrink for j, c in enumerate(row)] for i, row in enumerate(correlation)]
 
 
 def _factor(matrix: Matrix) -> Matrix | None:

@@ -159,10 +159,12 @@ class Reworded(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     share: of an agent's calls, drawn for every session.
     new: tokens of the prompt beyond what it was before and the answer; below 0 where the answer comes back shorter (in
         the opening its `fresh` is used instead).
+    whole: how often all of the prompt before is kept; else it is kept but for its last blocks.
     """
 
     share: Family
     new: Family
+    whole: Share = 1.0
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
