@@ -190,9 +190,11 @@ def test_delegation_nests_to_its_level_and_no_deeper(nested: int) -> None:
     assert len(depth) == nested + 1
 
 
-def test_an_agent_that_spawns_itself_without_end_is_refused() -> None:
+def test_an_agent_that_spawns_itself_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MOST_CALLS == 100_000
+    monkeypatch.setattr("workloom.model.workload.agent.MOST_CALLS", 3_000)
     wild = Delegate("main", times=n(10), at_once=n(50), levels=20)
-    with pytest.raises(WorkloadError, match=f"a session grows without end(.|\n)*{MOST_CALLS:,} calls"):
+    with pytest.raises(WorkloadError, match=r"a session grows without end(.|\n)*3,000 calls"):
         next(generate(of(loop(50, delegates=(wild,))), 1, 1))
     with pytest.raises(WorkloadError, match="a session grows without end"):
         next(generate(of(loop(1e9)), 1, 1))
@@ -604,7 +606,7 @@ settings_of_ranks = st.tuples(
 settings_of_ranks = settings_of_ranks.filter(lambda drawn: possible(*(drawn[i : i + 3] for i in (0, 3, 6, 9))))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(settings_of_ranks, st.integers(2, 25), st.integers(0, 99))
 def test_rank_correlations_shares_of_sessions_and_what_carries_over_come_out(
     drawn: list[float], calls: int, seed: int
@@ -710,7 +712,7 @@ def peak(workload: Workload, count: int) -> int:
 def test_memory_does_not_grow_with_the_sessions() -> None:
     for session in generate(RICH, 7, 3):
         len(session.calls)
-    few, many = peak(RICH, 60), peak(RICH, 600)
+    few, many = peak(RICH, 40), peak(RICH, 300)
     assert many < 2 * few + 200_000
 
 

@@ -208,9 +208,10 @@ class Reading:
                 names[session.id] = 1
                 if not counts:
                     report.count(session)
-                same_as = known.setdefault(fingerprint(session), session.id)
-                if same_as != session.id:
-                    report.duplicates.append(Duplicate(session.id, same_as))
+                if source.paths:  # of sessions that are drawn, equal ones are meant
+                    same_as = known.setdefault(fingerprint(session), session.id)
+                    if same_as != session.id:
+                        report.duplicates.append(Duplicate(session.id, same_as))
                 yield session
         self.complete = True
 
