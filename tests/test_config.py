@@ -226,3 +226,18 @@ agents:
         "agents.main.turns.tool.part: invalid enum value",
     ):
         assert said in told
+
+
+def test_numbers_with_exponents_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "box.yaml"
+    path.write_text("name: b\nlid: {shape: round, radius: 1e3}\nshare: 5e-1\n")
+    box = config.read(path, Box, WorkloadError, "the box")
+    assert isinstance(box.lid, Round) and (box.lid.radius, box.share) == (1000.0, 0.5)
+
+
+def test_a_word_that_is_none_of_those_known_gets_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    one = "{family: fixed, value: 1}"
+    path.write_text(f"order: cycel\nagents: {{main: {{first: {{fresh: {one}, output: {one}}}}}}}\n")
+    with pytest.raises(WorkloadError, match="expected cycle or random, found cycel; did you mean cycle"):
+        load(path)

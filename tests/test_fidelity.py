@@ -57,7 +57,7 @@ def same() -> Fidelity:
 
 def test_two_draws_of_one_workload_are_alike(same: Fidelity) -> None:
     said = verdicts(same)
-    assert said.pop("wait for humans") == "not enough data", "there are none"
+    assert "wait for humans" not in said, "neither has any"
     assert "differs" not in said.values(), said
     assert list(said.values()).count("alike") >= 14
     assert [line.name for line in same.lines if not line.in_band] == []

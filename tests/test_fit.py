@@ -609,6 +609,8 @@ def test_from_a_trace_to_a_file_to_a_trace(
         (["fit", "TRACE", "-o", "TRACE/x.yaml"], 1, "cannot be written"),
         (["fit", "TRACE", "-o", "nowhere/x.yaml"], 1, "cannot be written"),
         (["fit", "nothing.jsonl", "-o", "x.yaml"], 1, "there is no such file"),
+        (["fit", "TRACE", "-o", "x"], 2, "a workload is a YAML file"),
+        (["synth", "chat", "--sessions", "2", "-o", "x.yaml"], 2, "a trace is no YAML file"),
         (["synth", "TRACE", "-o", "x.jsonl"], 2, "there is no such workload"),
         (["synth", "chat", "--sessions", "0", "-o", "x.jsonl"], 2, "a trace has at least one session"),
         (["synth", "chat", "--sessions", "2", "-o", "nowhere/x.jsonl"], 1, "cannot be written there"),

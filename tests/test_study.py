@@ -328,7 +328,7 @@ def test_the_page_is_written_once_and_equal_to_the_byte(
         ([], 2, "TRACE"),
         (["nothing-here"], 1, "hint"),
         (["coding-agnt"], 1, "did you mean the workload coding-agent?"),
-        (["1k1k", "--generate", "0"], 1, "no session"),
+        (["1k1k", "--generate", "0"], 2, "at least one session"),
         (["1k1k", "--block-tokens", "0"], 2, "--block-tokens"),
         (["1k1k", "--block-tokens", "2.5"], 2, "--block-tokens"),
         ([CANONICAL, "--replay"], 1, "--concurrency N or --rate R"),

@@ -747,3 +747,10 @@ def test_a_written_trace_reads_back_as_what_was_drawn(tmp_path: Path) -> None:
     reading = open_trace([path])
     assert list(reading) == sessions(RICH, 25)
     assert reading.header == header(RICH)
+
+
+def test_an_agent_of_one_call_delegates_behind_it() -> None:
+    helper = Delegate("helper", at_once=n(3), waits=0.0)
+    (session,) = sessions(of(Agent(ONE, delegates=(helper,)), helper=Agent(ONE)))
+    assert [call.agent for call in session.calls] == ["main", "helper:1", "helper:2", "helper:3"]
+    assert {edge.call for call in session.calls[1:] for edge in call.after} == {session.calls[0].id}

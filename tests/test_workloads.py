@@ -319,7 +319,8 @@ def test_the_benchmark_prints_rates_and_ratios() -> None:
 
 @pytest.mark.parametrize("command", ["synth", "fit"])
 def test_nothing_is_left_behind_by_a_command_that_is_interrupted(command: str, tmp_path: Path) -> None:
-    argv = [command, "openclaw-branching", "-o", str(tmp_path / "out.jsonl")]
+    goal = tmp_path / ("out.jsonl" if command == "synth" else "out.yaml")
+    argv = [command, "openclaw-branching", "-o", str(goal)]
     argv += ["--sessions", "100000"] if command == "synth" else ["--generate", "100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "workloom.cli", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -80,7 +81,7 @@ def _parsed(
     """What the text says, the line of every place in it, and what is wrong before anybody asks for its meaning."""
     import yaml
 
-    kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    kind = _loader()
     loader = kind(text)
     try:
         if _depth(yaml.parse(text, kind)) > DEEPEST:
@@ -97,6 +98,19 @@ def _parsed(
         raise error(f"{what} is not YAML", where=str(path), found=" ".join(str(fault).split())) from None
     finally:
         loader.dispose()
+
+
+@cache
+def _loader() -> Any:
+    """PyYAML's safe loader, for which 1e3 is a number, as in YAML 1.2 (in YAML 1.1 it is text)."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{number.pattern}$"), list("-+.0123456789"))
+    return Loader
 
 
 def _depth(events: Iterable[Event]) -> int:
@@ -228,6 +242,12 @@ def _leaf(data: object, kind: inspect.Type, place: str) -> Iterator[Fault]:
     if tagged and not (isinstance(data, dict) and data.get(tagged[0].tag_field) in [k.tag for k in tagged]):
         if data is not None or not _optional(kind):
             yield _untagged(data, tagged, place)
+        return
+    if isinstance(kind, inspect.LiteralType) and data not in kind.values:
+        known = [str(value) for value in kind.values]
+        close = nearest(str(data), known)
+        hint = f"; did you mean {close}?" if close else ""
+        yield Fault(place, f"expected {' or '.join(known)}, found {_shown(data)}{hint}")
         return
     try:
         msgspec.convert(data, _python_type(kind))

@@ -282,7 +282,7 @@ def synth(
     /,
     *,
     out: Annotated[str, Parameter(name=["--out", "-o"])],
-    sessions: int = 1000,
+    sessions: Whole = 1000,
     seed: int = 0,
 ) -> None:
     """Make sessions of a workload: the same seed gives the same bytes, on any machine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from workloom.report.page import page
 from workloom.report.terminal import print_tables
 from workloom.traces import Reading
 
-TIMES = 8
-"""Sessions made of a workload, as a multiple of the real ones."""
+TIMES, ENOUGH = 8, 400
+"""Sessions made of a workload: so many times the real ones, up to ENOUGH, but not fewer than those."""
 OWN = 1 << 32
 """Added to the seed of a workload that stands for the real trace, so that it is not compared with itself."""
 ENGINE = "llama-3.1-70b-h200x4"
@@ -46,10 +47,12 @@ def fidelity(
     profile = replace(engine, engine=engine.engine or ENGINE).profile()
     truth = _open(real, reading, seed + OWN if named(real) is not None else seed)
     block = truth.header.block_tokens or 16
-    sessions = reading.generate or TIMES * sum(1 for _ in truth) if named(other) is not None else None
+    count = sum(1 for _ in truth)
+    sessions = (reading.generate or max(count, min(TIMES * count, ENOUGH))) if named(other) is not None else None
     likeness = open_sessions([other], format=reading.format, skip_bad=reading.skip_bad, seed=seed, sessions=sessions)
     bands = None if band is None else _open(band, reading, seed)
     ask = Ask(profile, concurrency=concurrency, seed=seed, block_tokens=block)
+    print(f"comparing {count:,} sessions; runs of both and of halves take half a minute or so", file=sys.stderr)
     found = compared(truth, likeness, ask, bands)
     names = _names(real, other)
     if json:

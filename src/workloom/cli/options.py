@@ -50,6 +50,9 @@ class TraceOptions:
         """The trace or workload that is named."""
         from workloom.model.workload.opening import open_sessions
 
+        if self.generate is not None and self.generate < 1:
+            what = "a workload gives at least one session"
+            raise UsageError(what, where="--generate", expected="1 or more", found=self.generate)
         return open_sessions(trace, format=self.format, skip_bad=self.skip_bad, seed=seed, sessions=self.generate)
 
 

@@ -38,7 +38,8 @@ def print_run(run: Run, *, json: bool) -> Summary:
 
 def console() -> Console:
     """Stdout; 100 columns where nobody says how wide it is."""
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(width=None if terminal else 100, highlight=False, markup=False)
 
 
 def inspect(trace: list[str], json: bool, options: TraceOptions) -> None:

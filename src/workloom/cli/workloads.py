@@ -19,6 +19,8 @@ from workloom.model.workload.generate import generate, header
 from workloom.model.workload.opening import named
 from workloom.traces import native
 
+YAML = (".yaml", ".yml")
+
 
 def fit(trace: list[str], out: str, name: str | None, choosing: Choosing, json: bool, options: TraceOptions) -> None:
     """Fit, write, say how every distribution was chosen."""
@@ -26,6 +28,8 @@ def fit(trace: list[str], out: str, name: str | None, choosing: Choosing, json: 
     from workloom.model.fit import fit as fitted
 
     goal = new_file(out, "the workload")
+    if goal.suffix not in YAML:
+        raise UsageError("a workload is a YAML file", where=out, expected=" or ".join(YAML), hint=f"-o {out}.yaml")
     reading = options.open(trace)
     found = fitted(facts(reading), reading.header, name=name or goal.stem, choosing=choosing)
     write_new(goal, dump(found.workload, found.notes))
@@ -43,14 +47,16 @@ def fit(trace: list[str], out: str, name: str | None, choosing: Choosing, json: 
     )
 
 
-def synth(workload: str, sessions: int, seed: int, out: str) -> None:
+def synth(workload: str, sessions: int | None, seed: int, out: str) -> None:
     """Draw sessions, write them as they are drawn."""
     found = named(workload)
     if found is None:
         raise _no_such(workload)
-    if sessions < 1:
+    if sessions is None or sessions < 1:
         raise UsageError("a trace has at least one session", where="--sessions", expected="1 or more", found=sessions)
     goal = new_file(out, "the trace")
+    if goal.suffix in YAML:
+        raise UsageError("a trace is no YAML file", where=out, expected=".jsonl or .jsonl.zst")
     count = native.write(goal, header(found), generate(found, seed, sessions), validated=True)
     print(f"{many(count, 'session')} of {found.name}, seed {seed}, written to {out}", file=sys.stderr)
 

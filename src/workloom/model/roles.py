@@ -27,6 +27,10 @@ class Prices(Struct, frozen=True):
         return self.computed * computed_tokens + self.cached * cached_tokens + self.output * output_tokens
 
 
+DUST = 1e-9
+"""A variation below it is rounding."""
+
+
 class Amount(Struct, frozen=True):
     """How much of one measure a role has, and its share within sessions.
 
@@ -201,4 +205,5 @@ def _steadiness(shares: array[float], sessions: int) -> tuple[float | None, floa
     if not mean or sessions < 2:
         return mean, None
     squares = sum((share - mean) ** 2 for share in shares) + (sessions - len(shares)) * mean**2
-    return mean, (squares / sessions) ** 0.5 / mean
+    cv = (squares / sessions) ** 0.5 / mean
+    return mean, cv if cv > DUST else 0.0

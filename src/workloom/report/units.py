@@ -16,8 +16,10 @@ DURATIONS = ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (60, 1, "s"), (3600, 60, "min
 
 def text(value: Cell, unit: str = "") -> str:
     """A value to read."""
-    if value is None or isinstance(value, str):
-        return "–" if value is None else value
+    if value is None:
+        return "–"
+    if isinstance(value, str):  # names come from traces: nothing of them is obeyed by a terminal
+        return value if value.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in value)
     if isnan(value):
         return "–"
     if isinf(value):

@@ -30,8 +30,12 @@ DISPERSION = 0.25
 
 
 def margins(real: Sample, other: Sample, halved: Sample, seed: int, rounds: int) -> list[Line]:
-    """A line for every measure."""
-    return [_margin(measure, real, other, halved, seed, rounds) for measure in MEASURES]
+    """A line for every measure that one of the two has."""
+    return [
+        _margin(measure, real, other, halved, seed, rounds)
+        for measure in MEASURES
+        if any(len(v) for side in (real, other) for v in side.values[measure.name])
+    ]
 
 
 def _margin(measure: Measure, real: Sample, other: Sample, halved: Sample, seed: int, rounds: int) -> Line:
@@ -43,7 +47,8 @@ def _margin(measure: Measure, real: Sample, other: Sample, halved: Sample, seed:
     if found is None:
         return Line("margin", measure.name, measure.unit)
     mean = abs(float(np.concatenate(ours).mean())) or 1.0
-    moved, moved_band = found.distance.wasserstein / mean, found.band.wasserstein / mean
+    moved = found.distance.wasserstein / mean
+    band_ks, moved_band = (found.band.ks, found.band.wasserstein / mean) if np.isfinite(found.band.ks) else (None, None)
     return Line(
         group="margin",
         name=measure.name,
@@ -52,13 +57,11 @@ def _margin(measure: Measure, real: Sample, other: Sample, halved: Sample, seed:
         other=float(np.median(np.concatenate(theirs))),
         distance=found.distance.ks,
         tolerance=KS,
-        band=found.band.ks,
+        band=band_ks,
         p=found.p,
         moved=moved,
         moved_band=moved_band,
-        verdict=worse(
-            judge(found.distance.ks, KS, found.band.ks, having, found.p), judge(moved, MOVED, moved_band, having)
-        ),
+        verdict=worse(judge(found.distance.ks, KS, band_ks, having, found.p), judge(moved, MOVED, moved_band, having)),
     )
 
 

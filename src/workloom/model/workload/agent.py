@@ -161,6 +161,8 @@ class _Agent:
             if agent.final is not None and number == total - 1:
                 output = self.tables.count(agent.final.output, output_z, 1)
             call = self._next(edges, parts, _kind(turn, gap), fresh, output, reading=stage is not None)
+        if total == 1:
+            self._delegate(spawns.get(1, ()), 1, 1, call)
         return call
 
     def _walk(self, dag: tuple[tuple[int, ...], ...], after: tuple[Edge, ...]) -> Call:
@@ -317,7 +319,7 @@ class _Agent:
             if self.depth.get(delegate.agent, 0) >= delegate.levels or self.draw.uniform() >= delegate.sessions:
                 continue
             times = self.tables.count(delegate.times, self.draw.normal(), 0)
-            for place in self.draw.some(times, max(0, total - 1)):
+            for place in self.draw.some(times, max(1, total - 1)):  # an agent of one call delegates behind it
                 out[place + 1] = (*out.get(place + 1, ()), delegate)
         return out
 

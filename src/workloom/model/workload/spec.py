@@ -140,7 +140,7 @@ class Compaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     """A context that would grow too long begins anew, with its scaffold and a summary.
 
     trigger: the tokens it does not grow beyond, drawn for every session and again behind every compaction.
-    target: the tokens it begins anew with, scaffold included; no more than the trigger.
+    target: the tokens it begins anew with, scaffold included; at most 0.7 of what it had.
     share: the part of sessions in which that happens at all; in none whose first prompt is beyond the trigger already.
     call: tokens of the summary, if a call of its own over the whole context writes it.
     rewrite_after: how often the next prompt keeps only the scaffold once more.
