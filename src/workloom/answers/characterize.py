@@ -19,6 +19,7 @@ from workloom.model.concurrency import Concurrency, ConcurrencySection
 from workloom.model.context import Context, ContextSection
 from workloom.model.facts import Pace, SessionFacts, facts
 from workloom.model.instability import Instability, InstabilitySection
+from workloom.model.laws import Law, LawsSection
 from workloom.model.motifs import Motifs, MotifsSection
 from workloom.model.origins import Origins, OriginsSection
 from workloom.model.reuse import ToolReuse, tool_reuse
@@ -68,6 +69,7 @@ class Characterization(Struct, frozen=True):
     roles: Roles
     workflow: Automaton
     sizes: Sizes
+    laws: tuple[Law, ...]
     waits: Waits
     context: Context
     arrivals: Arrivals
@@ -86,10 +88,10 @@ def characterize(
     common = reading.header.common_clock
     shapes, motifs, timing, origins = ShapesSection(), MotifsSection(), TimingSection(), OriginsSection()
     instability, roles, workflow, sizes = InstabilitySection(), RolesSection(), AutomatonSection(), SizesSection()
-    waits, context = WaitsSection(), ContextSection()
+    waits, context, laws = WaitsSection(), ContextSection(), LawsSection()
     arrivals, concurrency = ArrivalsSection(common_clock=common), ConcurrencySection(common_clock=common)
     sections = (shapes, motifs, timing, origins, instability, roles)
-    more = (workflow, sizes, waits, context, arrivals, concurrency)
+    more = (workflow, sizes, laws, waits, context, arrivals, concurrency)
     tools = tool_reuse(_watched(facts(reading, pace), (*sections, *more)))
     report = reading.report
     if not report.sessions:
@@ -115,6 +117,7 @@ def characterize(
         roles=roles.result(),
         workflow=workflow.result(),
         sizes=sizes.result(),
+        laws=laws.result(),
         waits=waits.result(),
         context=context.result(),
         arrivals=arrivals.result(),
@@ -131,6 +134,7 @@ Section = (
     | RolesSection
     | AutomatonSection
     | SizesSection
+    | LawsSection
     | WaitsSection
     | ContextSection
     | ArrivalsSection

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from workloom.answers.characterize import Characterization
 from workloom.model.distribution import Distribution
+from workloom.model.families import SIMPLE
+from workloom.model.families.choose import Fit
 from workloom.report.figure import Axis, Figure, Series
 from workloom.report.page import Section
 from workloom.report.study.parts import Figures, Measure, cdf, curve, medians, spread, tidy, worth
@@ -34,13 +36,46 @@ def section(found: Found) -> Section:
         "sizes",
         "Sizes of calls",
         lead(answer(found), _outputs(found), _fresh(found) if len(found) == 1 else ""),
-        _distributions(found),
+        (*_distributions(found), *_laws(found)),
         (
             *_figures(found),
             *_kinds_figure(found),
             *(f for place, c in enumerate(found) for f in _tools_figure(c, place)),
         ),
     )
+
+
+def _laws(found: Found) -> tuple[Table, ...]:
+    """Which family describes each sample best, of all and of those with one component."""
+    names = {"added": "added to the prompt, answer included", "fresh": "fresh text", "output": "output", "wait": "wait"}
+    rows: list[tuple[Cell, ...]] = []
+    for c in found:
+        for law in c.laws:
+            if law.choice is not None:
+                fits = law.choice.fits
+                simple = next((fit for fit in fits if fit.name in SIMPLE), None)
+                trace = (c.label,) if len(found) > 1 else ()
+                told = (fits[0].ks, fits[1].name if len(fits) > 1 else None)
+                rows.append((*trace, names[law.sample], law.choice.n, _family(fits[0]), *told, _family(simple)))
+    columns = [Column("trace", align="left")] if len(found) > 1 else []
+    columns += [Column("sample", align="left"), Column("n"), Column("best by AIC", align="left"), Column("KS")]
+    columns += [Column("next", align="left"), Column("best of one component", align="left")]
+    note = (
+        "Maximum likelihood; tokens and seconds. Added: beyond the previous prompt, in calls that keep all of the "
+        "context before. A spike with a tail has five parameters; BIC, which asks more of those, and all families "
+        "are in --json (laws)."
+    )
+    return (Table("Families", tuple(columns), tuple(rows), note),) if rows else ()
+
+
+def _family(fit: Fit | None) -> str | None:
+    """A family with its parameters."""
+    if fit is None:
+        return None
+    family = fit.family
+    names = [name for name in family.__struct_fields__ if name != "zeros"]
+    told = [f"{name.replace('_', ' ')} {getattr(family, name):.3g}" for name in names]
+    return f"{fit.name}: {', '.join(told)}"
 
 
 def prompt(c: Characterization) -> Distribution:
