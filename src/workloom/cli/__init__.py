@@ -346,7 +346,8 @@ def fidelity(
     real
         The real trace: a file, folder or glob.
     other
-        What is compared with it: a trace, a workload file, or a name that `workloom workloads` lists.
+        What is compared with it: a trace, a workload file, or a name that `workloom workloads` lists. Of a workload,
+        unless --generate says how many, eight times the real sessions are made, but at most 400 or as many as are real.
     band
         Trace whose random halves say how far is far (default: the real one).
     out

@@ -44,7 +44,7 @@ class TraceOptions:
     skip_bad: Annotated[bool, Parameter(negative="")] = False
     "Leave out and count what is malformed instead of stopping."
     generate: Whole = None
-    "Sessions to make of a workload that is named instead of a trace (default: --sessions, else 200)."
+    "Sessions to make of a workload named instead of a trace (default: --sessions where there is one, else 200)."
 
     def open(self, trace: Sequence[str], seed: int = 0) -> Reading:
         """The trace or workload that is named."""
