@@ -83,11 +83,30 @@ class Refused(EngineError):
 
 
 class BackendError(WorkloomError):
-    """A call that failed. `kind` is one word for the record: connect, closed, status, protocol, refused."""
+    """A call that failed. `kind` is one word for the record:
 
-    def __init__(self, kind: str, what: str, *, hint: str | None = None, status: int | None = None) -> None:
+    connect            no connection was to be had
+    disconnect         the server closed the connection without one byte of an answer
+    http_status        it answered with a status that is no success, or reported an error with 200
+    context_overflow   the call is longer than the context (of the simulated engine: or than its KV cache)
+    malformed          what came is no HTTP, no event stream or no event of an answer
+    truncated          the stream ended in the middle of the answer
+    empty              the answer came to its end and held nothing: no content, reasoning or tool call
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        what: str,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         self.kind = kind
         self.status = status
+        self.retry_after_s = retry_after_s
+        """What the server's Retry-After asked for."""
         self.sent_ns: int | None = None
         """When the call had left, in the time of the run; None: it never did."""
         super().__init__(what, hint=hint)

@@ -15,6 +15,10 @@ CallStatus = Literal["ok", "error", "timeout", "cancelled", "censored"]
 cancelled: a call it depends on failed, so it was never sent. censored: in flight when the run ended."""
 
 
+Phase = Literal["warmup", "run"]
+"""warmup: sent before the measured window, to put a session's earlier context into the server's cache."""
+
+
 class ChunkRun(NamedTuple):
     """`count` chunks of `tokens_each` tokens: chunk i arrives at first + i*gap + slope*i*(i-1)/2 (nanoseconds).
 
@@ -49,6 +53,11 @@ class CallRecord(Struct, omit_defaults=True):
     due_ns: int
     ordinal: int = 0
     """Index of the call in its session."""
+    phase: Phase = "run"
+    served_model: str = ""
+    """The name it was asked for by."""
+    target: str = ""
+    """Which of several servers it was sent to."""
     sent_ns: int | None = None
     """When its first byte left; of a call that was cut off, when it was handed to the backend; None: it never left."""
     first_ns: int | None = None
@@ -59,8 +68,10 @@ class CallRecord(Struct, omit_defaults=True):
     """End of the stream: what dependants count from."""
     planned_prompt_tokens: int = 0
     planned_output_tokens: int = 0
+    asked_output_tokens: int | None = None
+    """The most tokens that were asked for; None: as many as the server likes."""
     sent_prompt_tokens: int = 0
-    """What was sent, by our own count (live answers make it differ from the plan)."""
+    """What was sent, by our own count (live answers and corrections make it differ from the plan)."""
     prompt_tokens: int | None = None
     """What the server counted."""
     cached_tokens: int | None = None
@@ -68,8 +79,12 @@ class CallRecord(Struct, omit_defaults=True):
     ideal_cached_tokens: int | None = None
     """Prompt tokens that an infinite cache would have held when the call was sent, by the plan."""
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the output tokens, by the server's count."""
     finish: str | None = None
     """The server's finish reason, or `hangup` when the plan had us stop listening."""
+    http_status: int | None = None
+    """Of a failed call, where there was one."""
     error_kind: str | None = None
     error: str | None = None
     cause: str | None = None
@@ -77,6 +92,10 @@ class CallRecord(Struct, omit_defaults=True):
     connection_reused: bool | None = None
     resent: bool = False
     """Sent again on a new connection, because the server had closed the kept one."""
+    retries: int = 0
+    """How often it was sent again after it had failed, where that was asked for. `sent_ns` is of the last time."""
+    bytes_sent: int | None = None
+    bytes_received: int | None = None
     chunks: list[ChunkRun] = []
 
 
@@ -100,14 +119,23 @@ class Outcome(Struct, omit_defaults=True):
     done_ns: int
     sent_ns: int
     """When the first byte left (HTTP) or the engine was handed the call (simulation)."""
+    sent_prompt_tokens: int | None = None
+    """What was sent, by the backend's own count, where it is not the plan's."""
+    asked_output_tokens: int | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
     cached_tokens: int | None = None
     finish: str | None = None
     answer: str | None = None
-    """The answer's text, where there is one."""
+    """The answer's text that a history keeps, where there is one."""
+    served_model: str = ""
+    target: str = ""
     connection_reused: bool | None = None
     resent: bool = False
+    retries: int = 0
+    bytes_sent: int | None = None
+    bytes_received: int | None = None
 
 
 class ServerSample(Struct, omit_defaults=True):

@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from workloom.prompt import Prompt
-from workloom.records import ChunkRun, Outcome
+from workloom.records import ChunkRun, Outcome, Phase
 
 
 class Request(Struct, frozen=True):
@@ -27,6 +27,7 @@ class Request(Struct, frozen=True):
     prompt: Prompt
     output_tokens: int
     stop_after: int | None = None
+    phase: Phase = "run"
     recorded_s: float | None = None
 
 

@@ -171,9 +171,9 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._keep = False
-            broken = BackendError("protocol", f"the server does not speak HTTP: {_shown(data)}", hint=_NOT_HTTP)
+            broken = BackendError("malformed", f"the server does not speak HTTP: {_shown(data)}", hint=_NOT_HTTP)
         if not sink.status and broken is None and len(self._head) > _LONGEST_HEAD:
-            broken = BackendError("protocol", f"the headers have no end in {_LONGEST_HEAD:,} bytes", hint=_NOT_HTTP)
+            broken = BackendError("malformed", f"the headers have no end in {_LONGEST_HEAD:,} bytes", hint=_NOT_HTTP)
         try:
             self._pass_on(sink, at_ns, broken)
         except Exception as error:

@@ -40,7 +40,7 @@ class SimulatedBackend:
         try:
             self.engine.submit(sent, request.name, prompt.key, prompt.answer_number, wanted)
         except Refused as refused:
-            raise BackendError("refused", str(refused), hint=refused.hint) from refused
+            raise BackendError("context_overflow", str(refused), hint=refused.hint) from refused
         done = self._waiting[request.name] = asyncio.get_running_loop().create_future()
         self._look_later()
         try:
