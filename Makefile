@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 RUN := build/canonical
 
-.PHONY: run test format test-long bench clean
+.PHONY: run test test-engines format test-long bench clean
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -16,13 +16,18 @@ run: $(READY)
 	rm -rf $(RUN)
 	$(VENV)/bin/workloom run src/workloom/data/canonical.jsonl --concurrency 8 --engine llama-3.1-70b-h200x4 -o $(RUN)
 
-# Every check that .ci/run runs.
+# Every check, with llama.cpp as the real server. Engines are installed on demand under build/engines.
 test: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) scripts/check_imports.py
-	timeout 1200 $(PY) -m pytest -n 2 -m 'not long'
+	timeout 1200 $(PY) -m pytest -n 2 -m 'not long and not engines'
+	timeout 300 $(PY) -m pytest -rs tests/engines/test_llama_cpp.py tests/engines/test_smollm2.py
+
+# vLLM on the CPU and Dynamo's mocker: 3 GB of packages, some minutes.
+test-engines: $(READY)
+	timeout 1200 $(PY) -m pytest -rs tests/engines/test_vllm.py tests/engines/test_dynamo.py
 
 test-long: $(READY)
 	$(PY) -m pytest

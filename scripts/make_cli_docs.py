@@ -12,7 +12,8 @@ from workloom.cli import app
 
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 COMMANDS = (
-    *("run", "plan", "serve", "show", "inspect", "characterize", "fit", "synth", "fidelity", "workloads", "schema"),
+    *("run", "plan", "serve", "check", "selftest", "show", "agentx", "trie", "inspect", "characterize", "fit", "synth"),
+    *("fidelity", "workloads", "schema"),
     *("import", "anonymize", "export", "profiles"),
 )
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from workloom.clock import RealClock, run_real
 from workloom.drive.backend import Request
-from workloom.drive.http import HttpBackend
+from workloom.drive.http import HttpBackend, HttpOptions
+from workloom.drive.text import Texts
 from workloom.prompt import Piece, Prompt
 from workloom.records import ChunkRun, Outcome
 
@@ -117,8 +118,20 @@ def prompt(words: int = 5, number: int = 1 << 24) -> Prompt:
     return Prompt(None, 0, False, (Piece(number, words, "user"),), number | 1)
 
 
-def request(output_tokens: int = 3, stop_after: int | None = None, words: int = 5) -> Request:
-    return Request("0/a", 0, "0", "main", "m", prompt(words), output_tokens, stop_after)
+def request(output_tokens: int = 3, stop_after: int | None = None, words: int = 5, **more: Any) -> Request:
+    """A call of instance 0 (or what `more` says) with a prompt of so many words."""
+    given = {"name": "0/a", "instance": 0, "session_key": "0", "agent": "main", "model": "m", "prompt": prompt(words)}
+    return Request(output_tokens=output_tokens, stop_after=stop_after, **(given | more))
+
+
+def connect(
+    ports: int | list[int], clock: RealClock, debug: Any = None, style: Any = None, **options: Any
+) -> HttpBackend:
+    """The live backend for servers on these ports of the loopback; it asks for model `m` with texts of salt 1."""
+    scheme = options.pop("scheme", "http")
+    urls = tuple(f"{scheme}://127.0.0.1:{port}/v1" for port in ([ports] if isinstance(ports, int) else ports))
+    given = {"urls": urls, "model": "m", "salt": 1} | options
+    return HttpBackend(HttpOptions(**given), clock=clock, style=style or Texts(1), debug=debug)
 
 
 def talk(*scripts: list[bytes | str], calls: int = 1, ask: Request | None = None, **options: Any) -> Talk:
@@ -127,7 +140,7 @@ def talk(*scripts: list[bytes | str], calls: int = 1, ask: Request | None = None
 
     async def main(clock: RealClock) -> None:
         async with serving(*scripts) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=1, **options)
+            backend = connect(server.port, clock, **options)
             result.server, result.backend = server, backend
             for _ in range(calls):
                 result.chunks = []

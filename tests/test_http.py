@@ -25,6 +25,7 @@ from misbehaving import (
     HOLD,
     USAGE,
     chunk,
+    connect,
     event,
     live,
     plain,
@@ -36,12 +37,13 @@ from misbehaving import (
 )
 
 from workloom.clock import RealClock
-from workloom.drive import http, http1, sse
-from workloom.drive.http import HttpBackend
+from workloom.drive import http1, preflight, sse
+from workloom.drive.events import OpenAIAnswer
 from workloom.drive.http1 import Connection, Endpoint
-from workloom.drive.sse import Answer
 from workloom.errors import BackendError, UsageError
 from workloom.records import ChunkRun
+
+KINDS = ("connect", "disconnect", "http_status", "context_overflow", "malformed", "truncated", "empty")
 
 
 def fails(*scripts: list[bytes | str], **options: Any) -> BackendError:
@@ -81,16 +83,16 @@ def test_the_request_asks_for_exactly_the_planned_output() -> None:
 
 
 def test_default_body_fields_can_be_taken_away() -> None:
-    loose = json.loads(talk([GOOD], exact=False).server.heard[0])
+    loose = json.loads(talk([GOOD], output="cap").server.heard[0])
     assert loose["max_tokens"] == 3 and "min_tokens" not in loose and "ignore_eos" not in loose
     bare = json.loads(talk([GOOD], body={"min_tokens": None, "stream_options": None}).server.heard[0])
     assert "min_tokens" not in bare and "stream_options" not in bare and bare["ignore_eos"] is True
 
 
-@pytest.mark.parametrize("endpoint", ["chat", "completions"])
-def test_a_prompt_without_tokens_is_a_request_all_the_same(endpoint: str) -> None:
-    body = json.loads(talk([GOOD], ask=request(words=0), endpoint=endpoint).server.heard[0])
-    assert body["prompt"] == "" if endpoint == "completions" else body["messages"] == [{"role": "user", "content": ""}]
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_prompt_without_tokens_is_a_request_all_the_same(api: str) -> None:
+    body = json.loads(talk([GOOD], ask=request(words=0), api=api).server.heard[0])
+    assert body["prompt"] == "" if api == "completions" else body["messages"] == [{"role": "user", "content": ""}]
 
 
 def test_plain_completions_are_one_text() -> None:
@@ -98,7 +100,7 @@ def test_plain_completions_are_one_text() -> None:
         b'data: {"choices":[{"text":"%s","finish_reason":%s}]}\n\n' % pair
         for pair in ((b"a", b"null"), (b" b", b'"stop"'))
     ]
-    result = talk([stream(*text, DONE)], endpoint="completions")
+    result = talk([stream(*text, DONE)], api="completions")
     assert len(json.loads(result.server.heard[0])["prompt"].split()) == 5
     assert result.outcome.answer == "a b" and result.chunks[0].count >= 1
 
@@ -152,9 +154,30 @@ def test_tool_calls_count_as_output() -> None:
     assert result.outcome.answer == "ls{}"
 
 
-def test_an_answer_without_content_has_no_first_chunk() -> None:
-    result = talk([stream(event({"role": "assistant"}), event({"content": ""}, "length"), event(usage=USAGE), DONE)])
-    assert result.chunks == [] and result.outcome.output_tokens == 3
+EMPTY = stream(event({"role": "assistant"}), event({"content": ""}, "length"), event(usage=USAGE), DONE)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        EMPTY,
+        stream(DONE),
+        stream(event({}, "stop"), DONE),
+        plain(b'{"choices":[{"message":{"content":""}}]}'),
+        stream(),
+    ],
+)
+def test_an_answer_that_holds_nothing_is_a_fault_and_has_no_first_chunk(script: bytes) -> None:
+    error = fails([script])
+    assert error.kind == "empty" and error.sent_ns is not None
+    if script is EMPTY:
+        assert "length" in error.what and "output_tokens 3" in error.what and "prompt_tokens 9" in error.what
+
+
+def test_a_token_of_the_warm_up_may_have_no_text() -> None:
+    result = talk([EMPTY], ask=request(1, phase="warmup"))
+    assert result.chunks == [] and result.outcome.prompt_tokens == 9
+    assert result.outcome.done_ns > result.outcome.sent_ns
 
 
 def test_usage_may_be_missing_or_partial() -> None:
@@ -191,7 +214,7 @@ def test_a_count_that_can_be_none_is_a_fault_that_names_its_field(field: str, co
     whole = {"choices": [{"message": {"content": "a"}}], "usage": usage}
     for script in (stream(*said("a"), event({}, "stop", usage), DONE), plain(json.dumps(whole).encode())):
         error = fails([script])
-        assert error.kind == "protocol" and f"$.usage.{field}" in error.what
+        assert error.kind == "malformed" and f"$.usage.{field}" in error.what
 
 
 @pytest.mark.parametrize("count", [0, 2**40])
@@ -220,7 +243,7 @@ def test_what_has_no_end_is_not_kept(script: list[bytes | str], words: str, monk
     for module, cap in ((sse, "_LONGEST"), (sse, "_LONGEST_WHOLE"), (http1, "_LONGEST_HEAD")):
         monkeypatch.setattr(module, cap, 4000)
     error = fails(script)
-    assert error.kind == "protocol" and words in error.what and error.hint
+    assert error.kind == "malformed" and words in error.what and error.hint
 
 
 def test_a_long_body_behind_the_headers_does_not_count_as_headers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,33 +269,36 @@ def test_a_fault_of_a_call_that_left_says_when_it_left(script: list[bytes | str]
 @pytest.mark.parametrize(
     ("script", "kind", "words"),
     [
-        ([HEAD + chunk(EVENTS[1]), CLOSE], "closed", "middle"),
-        ([stream(*EVENTS[:2])], "closed", "middle"),
-        ([HEAD, CLOSE], "closed", "middle"),
-        ([b"HTTP/1.1 200 OK\r\n", CLOSE], "closed", "without an answer"),
-        ([CLOSE], "closed", "without an answer"),
-        ([stream(b'data: {"error":{"message":"too long","code":400}}\n\n', DONE)], "status", "too long"),
-        ([stream(*EVENTS[:2], b'data: {"error":"oops"}\n\n', DONE)], "status", "oops"),
-        ([stream(b'data: {"object":"error","message":"bad","code":400}\n\n')], "status", "bad"),
-        ([plain(b'{"error":{"message":"no"}}')], "status", "no"),
-        ([stream(b"data: {nonsense\n\n")], "protocol", "{nonsense"),
-        ([stream(b'data: {"choices":[{"delta":{"content":5}}]}\n\n')], "protocol", "content"),
-        ([stream(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')], "protocol", "no event"),
-        ([stream(b"hello\n\n")], "protocol", "hello"),
-        ([stream(b"hello")], "protocol", "hello"),
-        ([plain(b"<html>welcome</html>")], "protocol", "welcome"),
-        ([plain(b'{"hello":1}')], "protocol", "hello"),
-        ([plain(b"")], "protocol", "empty"),
-        ([stream()], "protocol", "empty"),
-        ([b"SSH-2.0-OpenSSH_9\r\n", HOLD], "protocol", "SSH"),
-        ([HEAD + b"zz\r\n", HOLD], "protocol", "HTTP"),
-        ([plain(b'{"error":{"message":"no model m"}}', "404 Not Found")], "status", "404: no model m"),
-        ([plain(b'{"object":"error","message":"long"}', "400 Bad Request")], "status", "400: long"),
-        ([plain(b'{"detail":[{"msg":"extra"}]}', "422 Unprocessable")], "status", "422: .*extra"),
-        ([plain(b'{"error":"busy"}', "429 Too Many")], "status", "429: busy"),
-        ([plain(b"<html>down", "503 Service Unavailable")], "status", "503: <html>down"),
-        ([plain(b"", "500 Oh")], "status", "500$"),
-        ([plain(b"", "302 Found", "Location: /x\r\n")], "status", "302"),
+        ([HEAD + chunk(EVENTS[1]), CLOSE], "truncated", "middle"),
+        ([stream(*EVENTS[:2])], "truncated", "middle"),
+        ([stream(*EVENTS[:2], EVENTS[2][:30])], "truncated", "middle"),
+        ([stream(*EVENTS[:5], EVENTS[5][:40])], "truncated", "middle"),
+        ([HEAD, CLOSE], "truncated", "middle"),
+        ([b"HTTP/1.1 200 OK\r\n", CLOSE], "disconnect", "without an answer"),
+        ([CLOSE], "disconnect", "without an answer"),
+        ([stream(b'data: {"error":{"message":"too long","code":400}}\n\n', DONE)], "http_status", "too long"),
+        ([stream(*EVENTS[:2], b'data: {"error":"oops"}\n\n', DONE)], "http_status", "oops"),
+        ([stream(b'data: {"object":"error","message":"bad","code":400}\n\n')], "http_status", "bad"),
+        ([plain(b'{"error":{"message":"no"}}')], "http_status", "no"),
+        ([stream(b"data: {nonsense\n\n")], "malformed", "{nonsense"),
+        ([stream(b'data: {"choices":[{"delta":{"content":5}}]}\n\n')], "malformed", "content"),
+        ([stream(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')], "malformed", "no event"),
+        ([stream(b"hello\n\n")], "malformed", "hello"),
+        ([stream(b"hello")], "malformed", "hello"),
+        ([plain(b"<html>welcome</html>")], "malformed", "welcome"),
+        ([plain(b'{"hello":1}')], "malformed", "hello"),
+        ([plain(b"")], "empty", "nothing"),
+        ([stream()], "empty", "nothing"),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], "empty", "nothing"),
+        ([b"SSH-2.0-OpenSSH_9\r\n", HOLD], "malformed", "SSH"),
+        ([HEAD + b"zz\r\n", HOLD], "malformed", "HTTP"),
+        ([plain(b'{"error":{"message":"no model m"}}', "404 Not Found")], "http_status", "404: no model m"),
+        ([plain(b'{"object":"error","message":"long"}', "400 Bad Request")], "http_status", "400: long"),
+        ([plain(b'{"detail":[{"msg":"extra"}]}', "422 Unprocessable")], "http_status", "422: .*extra"),
+        ([plain(b'{"error":"busy"}', "429 Too Many")], "http_status", "429: busy"),
+        ([plain(b"<html>down", "503 Service Unavailable")], "http_status", "503: <html>down"),
+        ([plain(b"", "500 Oh")], "http_status", "500$"),
+        ([plain(b"", "302 Found", "Location: /x\r\n")], "http_status", "302"),
     ],
 )
 def test_every_fault_has_its_kind_and_words(script: list[bytes | str], kind: str, words: str) -> None:
@@ -286,7 +312,7 @@ def test_chunks_before_a_fault_were_handed_on() -> None:
 
     async def main(clock: RealClock) -> None:
         async with serving([HEAD + chunk(EVENTS[1]), CLOSE]) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=1)
+            backend = connect(server.port, clock)
             with pytest.raises(BackendError):
                 await backend.call(request(), chunks.append)
 
@@ -300,7 +326,7 @@ def test_nobody_listening_is_a_connect_error_with_a_hint() -> None:
         port = held.getsockname()[1]
 
         async def main(clock: RealClock) -> None:
-            backend = HttpBackend(f"http://127.0.0.1:{port}/v1", "m", clock=clock, salt=1)
+            backend = connect(port, clock)
             for attempt in (backend.call(request(), lambda run: None), backend.probe()):
                 with pytest.raises(BackendError) as caught:
                     await attempt
@@ -327,7 +353,7 @@ def test_every_error_of_connecting_is_mapped(error: Exception, monkeypatch: pyte
             raise error
 
         monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refuse)
-        backend = HttpBackend("http://127.0.0.1:9/v1", "m", clock=RealClock(), salt=1)
+        backend = connect(9, RealClock())
         with pytest.raises(BackendError) as caught:
             await backend.call(request(), lambda run: None)
         assert caught.value.kind == "connect"
@@ -341,7 +367,7 @@ def test_a_fault_of_our_own_is_not_hidden() -> None:
 
     async def main(clock: RealClock) -> None:
         async with serving([GOOD]) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=1)
+            backend = connect(server.port, clock)
             with pytest.raises(ZeroDivisionError):
                 await backend.call(request(), broken)
 
@@ -359,7 +385,7 @@ def test_calls_one_after_the_other_share_a_connection() -> None:
 def test_calls_at_once_have_a_connection_each() -> None:
     async def main(clock: RealClock) -> None:
         async with serving([GOOD]) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=1)
+            backend = connect(server.port, clock)
             for _ in range(3):
                 await asyncio.gather(*(backend.call(request(), lambda run: None) for _ in range(20)))
             assert server.connections == backend.connects == 20
@@ -380,11 +406,11 @@ def test_a_kept_connection_that_was_closed_costs_a_second_try() -> None:
 
 
 def test_the_second_try_is_the_last() -> None:
-    assert fails([GOOD], [CLOSE], calls=2).kind == "closed"
+    assert fails([GOOD], [CLOSE], calls=2).kind == "disconnect"
 
 
 def test_a_connection_that_broke_after_the_first_byte_is_not_tried_again() -> None:
-    assert fails([GOOD], [b"HTTP/1.1", CLOSE], [GOOD], calls=2).kind == "closed"
+    assert fails([GOOD], [b"HTTP/1.1", CLOSE], [GOOD], calls=2).kind == "disconnect"
 
 
 def test_what_comes_unasked_closes_the_connection() -> None:
@@ -395,7 +421,7 @@ def test_what_comes_unasked_closes_the_connection() -> None:
 def test_a_cancelled_call_closes_its_connection() -> None:
     async def main(clock: RealClock) -> None:
         async with serving([HEAD + chunk(EVENTS[1]), HOLD], [GOOD]) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=1)
+            backend = connect(server.port, clock)
             came = asyncio.Event()
             call = asyncio.create_task(backend.call(request(), lambda run: came.set()))
             await came.wait()
@@ -412,7 +438,7 @@ def test_a_cancelled_call_closes_its_connection() -> None:
 def test_hanging_up_after_so_many_chunks() -> None:
     async def main(clock: RealClock) -> None:
         async with serving([HEAD + b"".join(map(chunk, EVENTS[:4])), HOLD]) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=1)
+            backend = connect(server.port, clock)
             chunks: list[ChunkRun] = []
             outcome = await backend.call(request(3, stop_after=2), chunks.append)
             await server.gone.wait()
@@ -439,10 +465,10 @@ def test_an_answer_that_overtakes_its_request_ends_the_connection() -> None:
         gone = asyncio.Event()
         listener = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=4096)
         port = listener.sockets[0].getsockname()[1]
-        backend = HttpBackend(f"http://127.0.0.1:{port}/v1", "m", clock=clock, salt=1)
+        backend = connect(port, clock)
         with pytest.raises(BackendError, match="too large"):
             await backend.call(request(words=2_000_000), lambda run: None)
-        assert backend._pool.idle() is None
+        assert backend._lanes[0].pool.idle() is None
         gone.set()
         listener.close()
 
@@ -459,13 +485,12 @@ def test_tls_is_checked_unless_told_otherwise(tmp_path: Path) -> None:
 
     async def main(clock: RealClock) -> None:
         async with serving([GOOD], tls=context) as server:
-            url = f"https://127.0.0.1:{server.port}/v1"
-            trusting = HttpBackend(url, "m", clock=clock, salt=1, verify=False)
+            trusting = connect(server.port, clock, scheme="https", verify=False)
             for _ in range(2):
                 outcome = await trusting.call(request(), lambda run: None)
             assert outcome.answer == "a b c" and outcome.connection_reused
             with pytest.raises(BackendError) as caught:
-                await HttpBackend(url, "m", clock=clock, salt=1).call(request(), lambda run: None)
+                await connect(server.port, clock, scheme="https").call(request(), lambda run: None)
             assert caught.value.kind == "connect"
 
     live(main)
@@ -501,7 +526,7 @@ def reads(parts: list[bytes], stop_after: int | None = None, closed: bool = Fals
         connection = Connection(lambda: now[0], parked.append)
         connection.connection_made(Wire())  # type: ignore[arg-type]
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        answer = Answer(done, chunks.append, 0, stop_after)
+        answer = OpenAIAnswer(done, chunks.append, 0, stop_after)
         connection.send([], answer)
         for part in parts:
             now[0] += 1
@@ -557,7 +582,7 @@ def test_an_answer_may_come_byte_by_byte(answer: bytes) -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([HEAD, END, *map(chunk, EVENTS)])), max_size=12))
 def test_whatever_comes_is_an_outcome_or_a_named_fault(parts: list[bytes]) -> None:
-    assert reads([part for part in parts if part], closed=True)["error"] in (None, "closed", "protocol", "status")
+    assert reads([part for part in parts if part], closed=True)["error"] in (None, *KINDS)
 
 
 def test_the_first_chunk_is_the_first_with_content_and_a_read_has_one_stamp() -> None:
@@ -573,7 +598,7 @@ def test_the_first_chunk_is_the_first_with_content_and_a_read_has_one_stamp() ->
 def probe(*script: bytes | str, model: str = "m", timeout_s: float = 10.0) -> Any:
     async def main(clock: RealClock) -> Any:
         async with serving(list(script)) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1/", model, clock=clock, salt=1, api_key="k")
+            backend = connect(server.port, clock, model=model, api_key="k")
             found = await backend.probe(timeout_s)
             assert server.heads[0].startswith(b"GET /v1/models HTTP/1.1\r\n") and b"Bearer k" in server.heads[0]
             return found
@@ -593,25 +618,25 @@ def test_the_probe_finds_the_model_or_warns() -> None:
 @pytest.mark.parametrize(
     ("script", "kind"),
     [
-        ([plain(b"<html>")], "protocol"),
-        ([plain(b'{"data":5}')], "protocol"),
-        ([plain(b"", "401 Unauthorized")], "status"),
-        ([CLOSE], "closed"),
-        ([b"220 ftp ready\r\n", HOLD], "protocol"),
+        ([plain(b"<html>")], "malformed"),
+        ([plain(b'{"data":5}')], "malformed"),
+        ([plain(b"", "401 Unauthorized")], "http_status"),
+        ([CLOSE], "disconnect"),
+        ([b"220 ftp ready\r\n", HOLD], "malformed"),
         ([HOLD], "connect"),
     ],
 )
 def test_the_probe_says_what_is_wrong(script: list[bytes | str], kind: str) -> None:
     with pytest.raises(BackendError) as caught:
         probe(*script, timeout_s=0.2 if script == [HOLD] else 10.0)
-    assert caught.value.kind == kind and (caught.value.hint or kind == "closed")
+    assert caught.value.kind == kind and (caught.value.hint or kind == "disconnect")
 
 
 def test_the_probe_does_not_keep_a_list_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_LONGEST_LISTING", 4000)
+    monkeypatch.setattr(preflight, "_LONGEST_LISTING", 4000)
     with pytest.raises(BackendError, match="list of models") as caught:
         probe(HEAD, *ENDLESS, HOLD)
-    assert caught.value.kind == "protocol" and caught.value.hint
+    assert caught.value.kind == "malformed" and caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product, takewhile
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import sessions
+from strategies import sessions, workload
 
-from workloom.errors import TraceError
+from workloom.drive.frame import CompletionsFrame
+from workloom.drive.render import Renderer
+from workloom.drive.text import Texts
+from workloom.errors import TraceError, UsageError
 from workloom.prefix import Key, PrefixTree, common
-from workloom.prompt import Prompts, planned
+from workloom.prompt import Isolation, Prompts, planned, scaffolds
 from workloom.session import Call, Edge, Inherit, Part, Session, Span, prompt_tokens, ready, validate
 
 
@@ -134,3 +139,110 @@ def test_the_numbers_of_texts_do_not_depend_on_the_order_in_which_calls_become_d
         made = {name: prompts.make(next(c for c in calls if c.id == name)) for name in order}
         numbers.append({name: prompt.key for name, prompt in made.items()})
     assert numbers[0] == numbers[1]
+
+
+# --- what instances share
+
+
+MODES: tuple[Isolation, ...] = ("after", "before", "none", "play")
+WAYS = [*((mode, False) for mode in MODES), *((mode, True) for mode in ("after", "none", "play"))]
+
+
+@given(workload(max_sessions=2, max_calls=5, max_tokens=40), st.sampled_from(WAYS))
+@settings(max_examples=60, deadline=None)
+def test_simulation_and_wire_agree_on_what_is_shared(load: list[Session], way: tuple[Isolation, bool]) -> None:
+    """Of any two prompts: as many words in common as their keys have tokens; one more may be chance."""
+    texts, frame, sent = Texts(3), CompletionsFrame(), []
+    for session in load:
+        for instance in (0, 1):
+            renderer = Renderer(texts, frame)
+            for _, prompt in planned(session, instance, *way):
+                rendered = renderer.render(prompt)
+                sent.append((prompt.key, b"".join(rendered.fragments).removeprefix(b'"prompt":"').split()))
+    for (key, words), (other, others) in combinations(sent, 2):
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False)))
+        assert common(key, other) <= same <= common(key, other) + 1
+
+
+@given(sessions())
+@settings(max_examples=40, deadline=None)
+def test_isolation_says_what_two_instances_of_a_session_share(session: Session) -> None:
+    scaffold = scaffolds(session)
+    for mode in MODES:
+        pairs = zip(planned(session, 0, mode), planned(session, 1, mode), strict=True)
+        for (call, one), (_, two) in pairs:
+            shared = common(one.key, two.key)
+            whole, lead = one.tokens, one.lead_tokens
+            assert shared == {"after": lead, "before": 0, "none": whole, "play": scaffold[call.id].tokens}[mode]
+            assert shared == lead  # what the driver adds to the tree that all sessions of a run share
+
+
+@given(workload(max_sessions=2))
+@settings(max_examples=30, deadline=None)
+def test_only_trace_spans_are_shared_by_sessions_and_in_some_modes_not_even_those(load: list[Session]) -> None:
+    for mode in MODES:
+        made = [planned(session, k, mode) for k, session in enumerate(load)]
+        for (_, one), (_, two) in product(made[0], made[-1] if len(made) > 1 else []):
+            shared = common(one.key, two.key)
+            assert shared <= min(one.lead_tokens, two.lead_tokens)
+            assert shared == 0 or mode in ("after", "none")
+
+
+def recorded(name: str, tools: int, system: int, agent_tools: int) -> Session:
+    """As a reader of hashed traces gives it: a scaffold of the main agent, and a subagent that shares 20 of it."""
+    root = Call(
+        "r0", 5, fresh=(Part("definition", tools, "tools"), Part("definition", system, "system"), Part("user", 9))
+    )
+    sub = (Part("definition", agent_tools, "tools"), Part("user", 9))
+    one, two = (Call(f"s{i}", 5, (Edge("r0"),), f"Explore:{i}", inherit=Inherit("r0", 20), fresh=sub) for i in range(2))
+    return Session(
+        name, (root, one, two, Call("r1", 5, (Edge("r0"),), inherit=Inherit("r0"), fresh=(Part("tool", 9),)))
+    )
+
+
+def test_a_recycled_session_finds_its_scaffold_and_no_more_in_play() -> None:
+    session = recorded("a", 100, 50, 60)
+    plays = [dict((call.id, prompt) for call, prompt in planned(session, k, "play")) for k in (0, 1)]
+    assert {i: common(plays[0][i].key, plays[1][i].key) for i in plays[0]} == {"r0": 150, "s0": 80, "s1": 80, "r1": 150}
+
+
+def test_a_shared_scaffold_is_one_text_for_all_sessions_kind_of_agent_by_kind() -> None:
+    sessions = [recorded("a", 100, 50, 60), recorded("b", 90, 40, 70)]
+    one, two = (
+        dict((call.id, prompt) for call, prompt in planned(session, k, share_scaffold=True))
+        for k, session in enumerate(sessions)
+    )
+    assert common(one["r0"].key, two["r0"].key) == 130
+    assert common(one["s0"].key, two["s0"].key) == 80
+    assert common(one["s0"].key, one["s1"].key) == 20  # as the session says: other definitions
+    assert common(one["r0"].key, one["s0"].key) == 20
+    assert common(one["r1"].key, two["r1"].key) == 130
+
+
+@given(sessions(max_tokens=50))
+@settings(max_examples=50, deadline=None)
+def test_sharing_the_scaffold_changes_nothing_within_a_session(session: Session) -> None:
+    alone, shared = planned(session), planned(session, share_scaffold=True)
+    for i, j in combinations(range(len(alone)), 2):
+        assert common(shared[i][1].key, shared[j][1].key) == common(alone[i][1].key, alone[j][1].key)
+
+
+@given(sessions())
+@settings(max_examples=25, deadline=None)
+def test_no_isolation_changes_how_long_prompts_are(session: Session) -> None:
+    for mode, share in WAYS:
+        lengths = [prompt.tokens for _, prompt in planned(session, 0, mode, share)]
+        assert lengths == list(prompt_tokens(session).values())
+
+
+def test_a_scaffold_cannot_be_shared_and_private() -> None:
+    with pytest.raises(UsageError):
+        Prompts(Session("s", (Call("a", 1),)), 0, "before", share_scaffold=True)
+
+
+def test_a_piece_knows_whose_answer_it_repeats_and_what_was_said() -> None:
+    fresh = (Part("report", 5, from_call="a"), Part("user", 5, from_call="a"), Part("tool", 3, text="so it is"))
+    session = Session("s", (Call("a", 10, fresh=(Part("user", 5),)), Call("b", 1, (Edge("a"),), fresh=fresh)))
+    (_, first), (_, second) = planned(session)
+    assert [piece.source for piece in second.pieces] == [first, None, None]
+    assert [piece.said for piece in second.pieces] == [None, None, "so it is"]

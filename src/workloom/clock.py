@@ -95,6 +95,11 @@ class Host:
 host = Host()
 
 
+def raw_ns() -> int:
+    """The counter under every :class:`RealClock`: on Linux one for all processes of a machine."""
+    return time.perf_counter_ns()
+
+
 class RealClock:
     """Run time on a real event loop, from the finest monotonic clock (a loop's own time() may be rounded)."""
 
@@ -117,9 +122,9 @@ class RealClock:
     def now(self) -> int:
         return time.perf_counter_ns() - self._start
 
-    def restart(self) -> None:
-        """Make now the start of the run: what came before (imports, planning) is not part of it."""
-        self._start = time.perf_counter_ns()
+    def restart(self, origin_ns: int | None = None) -> None:
+        """Make now the start of the run, or when the counter shows that: what came before is not part of it."""
+        self._start = time.perf_counter_ns() if origin_ns is None else origin_ns
 
     def call_at(self, at_ns: int, callback: Callable[..., None], *args: object) -> Timer:
         return _RealTimer(self, at_ns, callback, args)

@@ -9,6 +9,7 @@
     ├── EngineError
     │   └── Refused           a request the engine can never serve (too long, no room)
     ├── BackendError          a call that failed; `kind` is what the record says
+    ├── Hopeless              a run ended early, because its target answers nothing or fails too often
     ├── StoreError            a run directory that is missing, in use or damaged
     └── Deadlock              virtual time with tasks waiting and nothing scheduled
 
@@ -107,9 +108,15 @@ class BackendError(WorkloomError):
         self.status = status
         self.retry_after_s = retry_after_s
         """What the server's Retry-After asked for."""
+        self.retries = 0
+        """How often it had been sent again."""
         self.sent_ns: int | None = None
         """When the call had left, in the time of the run; None: it never did."""
         super().__init__(what, hint=hint)
+
+
+class Hopeless(WorkloomError):
+    """A run that was ended early: its target answers nothing, or fails more often than was allowed."""
 
 
 class StoreError(WorkloomError):

@@ -110,6 +110,8 @@ class SessionRecord(Struct, omit_defaults=True):
     end_ns: int
     calls: int
     calls_ok: int = 0
+    calls_before: int = 0
+    """Calls that were over when its part of the run began: such a session has no makespan."""
     user: str | None = None
 
 

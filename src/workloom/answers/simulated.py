@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from workloom import clock
 from workloom.clock import VirtualClock
-from workloom.drive.driver import Options, drive
+from workloom.drive.driver import End, Options, drive
 from workloom.drive.simulated import SimulatedBackend
 from workloom.engine.engine import Engine
 from workloom.engine.profile import Profile
+from workloom.errors import Hopeless
 from workloom.metrics.summary import Summary, summarize_records
 from workloom.plan import Plan
 from workloom.records import CallRecord, SessionRecord
@@ -31,8 +32,10 @@ def simulate(plan: Plan, profile: Profile) -> Summary:
     """The numbers of a plan on an engine."""
     kept = Kept()
 
-    async def run(time: VirtualClock) -> None:
-        await drive(plan, SimulatedBackend(Engine(profile), time), time, kept, Options(timeout_s=None))
+    async def run(time: VirtualClock) -> End:
+        return await drive(plan, SimulatedBackend(Engine(profile), time), time, kept, Options(timeout_s=None))
 
-    clock.run_virtual(run)
+    end = clock.run_virtual(run)
+    if end.fault is not None:
+        raise Hopeless("the simulated run was ended early", found=end.fault, hint="do the calls fit into its context?")
     return summarize_records(kept.calls, kept.sessions)

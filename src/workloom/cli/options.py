@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter, Token
+from msgspec import Struct
 
 from workloom.errors import PlanError, UsageError
 
 if TYPE_CHECKING:  # --help loads neither plans nor engines
     from workloom.engine.profile import Profile
-    from workloom.plan import Load, Plan, Recipe
+    from workloom.plan import Load, Plan, Recipe, Start
+    from workloom.plan.scenarios import Preset
     from workloom.traces import Reading
 
 WORKLOAD = Group("Workload", sort_key=1)
 PRIVACY = Group("Privacy", sort_key=2)
 LOAD = Group("Load", sort_key=2)
+RUN = Group("Run", sort_key=1)
 ENGINE = Group("Simulated engine", sort_key=3)
-SERVER = Group("Live server", sort_key=4)
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> int:
@@ -98,6 +99,26 @@ class LoadOptions:
     "Longest call, prompt + answer, in tokens (default: what the engine or server can take)."
     context_policy: Literal["stop", "cut", "skip", "refuse"] = "stop"
     "What a longer call does: ends its session, loses its oldest text, drops the session, refuses the plan."
+    start: str | None = None
+    "LOW-HIGH, shares: slots begin inside their sessions, what comes before is prefilled. LOW-HIGH:index: by calls."
+    warmup_calls: Whole = None
+    "One-token calls a slot sends before it is measured."
+    warmup_pause: float | None = None
+    "Quiet seconds between warm-up and window."
+    warmup_limit: float | None = None
+    "Seconds that prefills and one-token calls may take in all (default 1800)."
+    warmup_max_failed: float | None = None
+    "Share of the slots whose warm-up may fail (default 0.1)."
+    settle: float | None = None
+    "Seconds under load before the window opens."
+    max_tree_idle: float | None = None
+    "When a session is idle, its next call comes after so many seconds at most."
+    max_idle: float | None = None
+    "When nothing at all is in flight, the next call comes after so many seconds at most (closed loop)."
+    isolation: Literal["after", "before", "none", "play"] = "after"
+    "What is shared: the declared scaffold, nothing, all of a recycled session, the scaffold of a session's plays."
+    share_scaffold: Annotated[bool, Parameter(negative="")] = False
+    "The scaffolds of hashed traces, which each file has for itself, are one."
     seed: str = "0"
     "Root of all randomness: a number, or random (then it is recorded)."
 
@@ -131,6 +152,24 @@ class LoadOptions:
             return Replay(self.time_scale)
         return Closed(8 if self.concurrency is None else self.concurrency)
 
+    def start_range(self) -> Start:
+        """The range that sessions begin in."""
+        from workloom.plan import Start
+
+        assert self.start is not None
+        match = re.fullmatch(r"([0-9.]+)-([0-9.]+)(?::(clock|index))?", self.start)
+        try:
+            if match is not None:
+                return Start(float(match[1]), float(match[2]), "index" if match[3] == "index" else "clock")
+        except ValueError:
+            pass
+        raise UsageError(
+            "where sessions begin is not a range",
+            where="--start",
+            expected="LOW-HIGH or LOW-HIGH:index, shares from 0 to 1",
+            found=self.start,
+        )
+
     def root_seed(self) -> int:
         from workloom import seeds
 
@@ -144,14 +183,20 @@ class LoadOptions:
             ) from None
 
 
-def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, context_limit: int | None) -> Plan:
+def make_plan(
+    trace: list[str],
+    reading: TraceOptions,
+    load: LoadOptions,
+    context_limit: int | None,
+    preset: Preset | None = None,
+) -> Plan:
     """The plan that a command line asks for: a new one, or the one in a plan file."""
     from workloom.plan import make, read
 
     if len(trace) == 1 and Path(trace[0]).is_file():
         recipe = read(Path(trace[0]))
         if recipe is not None:
-            given = load.given() + (["--format"] if reading.format else [])
+            given = load.given() + (["--format"] if reading.format else []) + (["--scenario"] if preset else [])
             if given:
                 raise UsageError(
                     "a plan file says what the load is already",
@@ -160,21 +205,63 @@ def make_plan(trace: list[str], reading: TraceOptions, load: LoadOptions, contex
                     hint="leave these options out, or make another plan with `workloom plan`",
                 )
             return _fitting(make(recipe), context_limit)
-    return planned(make_recipe(trace, reading, load, context_limit), load)
+    return planned(make_recipe(trace, reading, load, context_limit, preset), load)
 
 
-def make_recipe(trace: Sequence[str], reading: TraceOptions, load: LoadOptions, context_limit: int | None) -> Recipe:
-    """The recipe that a command line asks for; its trace is not opened."""
-    from workloom.plan import Context, Limits, Recipe, TraceRef, Waits
+def make_recipe(
+    trace: Sequence[str],
+    reading: TraceOptions,
+    load: LoadOptions,
+    context_limit: int | None,
+    preset: Preset | None = None,
+) -> Recipe:
+    """The recipe that a command line asks for; its trace is not opened. A preset gives what the options do not."""
+    from msgspec.structs import replace
 
+    from workloom.plan import Context, Limits, Recipe, TraceRef, Waits, Warmup
+
+    given = set(load.given())
+    waits, warmup, start = preset.waits if preset else Waits(), preset.warmup if preset else Warmup(), None
+    if preset is None or given & {"--max-wait", "--time-scale", "--max-tree-idle", "--max-idle"}:
+        wait_s = load.max_wait if preset is None or "--max-wait" in given else waits.max_s
+        waits = replace(waits, max_s=None if wait_s is None or math.isinf(wait_s) else wait_s)
+        waits = replace(waits, time_scale=load.time_scale)
+        waits = _changed(waits, tree_idle_s=load.max_tree_idle, system_idle_s=load.max_idle)
+    warmup = _changed(
+        warmup,
+        calls_per_slot=load.warmup_calls,
+        pause_s=load.warmup_pause,
+        settle_s=load.settle,
+        max_s=load.warmup_limit,
+        max_failed=load.warmup_max_failed,
+    )
+    start = load.start_range() if load.start is not None else preset.start if preset else None
+    duration_s = load.duration
+    if preset is not None and duration_s is None and load.sessions is None and load.calls is None:
+        duration_s = preset.duration_s
+    seed = load.root_seed() if preset is None or "--seed" in given else preset.seed
     return Recipe(
         trace=TraceRef(tuple(trace), reading.format, reading.skip_bad, reading.generate),
         load=load.load(),
-        limits=Limits(load.duration, load.sessions, load.calls),
-        waits=Waits(None if math.isinf(load.max_wait) else load.max_wait, load.time_scale),
+        limits=Limits(duration_s, load.sessions, load.calls),
+        waits=waits,
         context=Context(load.max_context if load.max_context is not None else context_limit, load.context_policy),
-        seed=load.root_seed(),
+        start=start,
+        warmup=warmup,
+        isolation=preset.isolation if preset is not None and "--isolation" not in given else load.isolation,
+        share_scaffold=load.share_scaffold,
+        seed=seed,
     )
+
+
+S = TypeVar("S", bound=Struct)
+
+
+def _changed(struct: S, **values: Any) -> S:
+    """The struct with those fields that were given."""
+    from msgspec.structs import replace
+
+    return replace(struct, **{name: value for name, value in values.items() if value is not None})
 
 
 def planned(recipe: Recipe, load: LoadOptions, opened: Reading | None = None) -> Plan:
@@ -203,6 +290,26 @@ def _fitting(plan: Plan, context_limit: int | None) -> Plan:
             hint=f"make it again with `workloom plan --max-context {context_limit}`",
         )
     return plan
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class RunOptions:
+    """How calls are treated, and when a run ends early."""
+
+    scenario: str | None = None
+    "A protocol to follow to the letter: agentx-mvp, agentx-v1 or trie. Options given besides are noted as changes."
+    timeout: float = 1800.0
+    "Total time of one call, seconds."
+    drain: float = 120.0
+    "How long calls due in the window may take after it, seconds."
+    max_failed: float = 1.0
+    "End the run when of the last 100 calls this share or more failed."
+    after_error: Literal["cancel", "advance"] = "cancel"
+    "What follows a failed call: nothing (its dependants are cancelled), or the session goes on as if it had answered."
+
+    def given(self) -> list[str]:
+        return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
 
 
 @Parameter(name="*", group=ENGINE)
@@ -262,74 +369,3 @@ def _kv_tokens(text: str) -> int | None:
     raise UsageError(
         "a KV capacity is a number of tokens", where="--kv-tokens", expected="a positive number or inf", found=text
     )
-
-
-@Parameter(name="*", group=SERVER)
-@dataclass(frozen=True)
-class ServerOptions:
-    """A server, and how to talk to it."""
-
-    url: str | None = None
-    "Base URL up to and with /v1."
-    model: str | None = None
-    "Model to ask for (default: the one the server lists, if it lists one)."
-    endpoint: Literal["chat", "completions"] = "chat"
-    "Which API."
-    api_key_env: str = "OPENAI_API_KEY"
-    "Environment variable that holds the key, if the server wants one."
-    header: Annotated[list[str], Parameter(negative="")] = field(default_factory=list)
-    "Extra header, NAME:VALUE; may be given again."
-    body: Annotated[list[str], Parameter(negative="")] = field(default_factory=list)
-    "Extra body field, NAME=JSON (null takes a default one away); may be given again."
-    output: Literal["exact", "cap"] = "exact"
-    "exact: ask for exactly the planned tokens (ignore_eos, min_tokens); cap: at most."
-    insecure: Annotated[bool, Parameter(negative="")] = False
-    "Do not check the server's TLS certificate."
-    salt: str = "random"
-    "What makes this run's text unlike that of others: random (so no earlier run is hit), plan, or a number."
-
-    def given(self) -> list[str]:
-        defaults = ServerOptions()
-        names = [f.name for f in fields(self)]
-        return ["--" + n.replace("_", "-") for n in names if getattr(self, n) != getattr(defaults, n)]
-
-    @property
-    def api_key(self) -> str | None:
-        return os.environ.get(self.api_key_env) or None
-
-    def headers(self) -> dict[str, str]:
-        pairs = {}
-        for text in self.header:
-            name, colon, value = text.partition(":")
-            if not colon or not name.strip():
-                raise UsageError("a header is NAME:VALUE", where="--header", found="one without a name or a colon")
-            pairs[name.strip()] = value.strip()
-        return pairs
-
-    def fields(self) -> dict[str, Any]:
-        pairs = {}
-        for text in self.body:
-            name, equals, value = text.partition("=")
-            try:
-                pairs[name] = json.loads(value)
-            except json.JSONDecodeError:
-                equals = ""
-            if not equals or not name:
-                raise UsageError(
-                    "a body field is NAME=JSON", where="--body", found=text, hint="strings need quotes: 'user=\"me\"'"
-                )
-        return pairs
-
-    def text_salt(self, plan: Plan) -> int:
-        from workloom import seeds
-
-        if self.salt == "random":
-            return seeds.fresh_seed()
-        if self.salt == "plan":
-            return plan.text_salt
-        try:
-            return int(self.salt)
-        except ValueError:
-            raise UsageError(
-                "a salt is a number, random or plan", where="--salt", expected="an integer", found=self.salt
-            ) from None

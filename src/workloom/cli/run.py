@@ -5,72 +5,108 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from workloom.cli.options import EngineOptions, LoadOptions, ServerOptions, TraceOptions, make_plan
+from workloom.cli.options import EngineOptions, LoadOptions, RunOptions, TraceOptions, make_plan
+from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, target
 from workloom.cli.show import print_run
 from workloom.cli.watch import Watch
 from workloom.drive.driver import Options, Progress
-from workloom.engine.profile import Profile
-from workloom.errors import UsageError, WorkloomError
-from workloom.execute import Live, Simulated, execute, preflight
-from workloom.plan import Plan, write
-from workloom.store import open_run, refuse_used
+from workloom.errors import Hopeless, UsageError, WorkloomError, nearest
+from workloom.execute import Live, Scenario, Simulated, execute
+from workloom.plan import Closed, Plan, write
+from workloom.store import Run, open_run, refuse_used
+
+if TYPE_CHECKING:
+    from workloom.metrics.summary import Summary
+    from workloom.plan.scenarios import Preset
 
 
 def run(
     trace: list[str],
     out: str | None,
-    timeout_s: float,
-    drain_s: float,
     json: bool,
+    running: RunOptions,
     reading: TraceOptions,
     load: LoadOptions,
     engine: EngineOptions,
     server: ServerOptions,
+    text: TextOptions,
+    watch: WatchOptions,
 ) -> None:
-    """Plan, run, print. Raises NothingWorked when no call succeeded."""
-    options = _options(timeout_s, drain_s)
+    """Plan, run, print. Raises NothingWorked when no call succeeded, Hopeless when the run was ended early."""
+    preset = _preset(running.scenario)
+    options = _options(running, text, preset)
     path = Path(out) if out is not None else _next_free(trace)
     refuse_used(path)
-    profile, live = _target(engine, server)
-    limit: int | None = None
-    if profile is not None:
-        limit = profile.longest_call
-    elif live is not None:
-        live, limit = _ask(live, server)
-    plan = make_plan(trace, reading, load, limit)
-    target: Simulated | Live
-    if profile is not None:
-        target = Simulated(profile, engine.prefix_cache == "on")
-    else:
-        assert live is not None
-        target = replace(live, salt=server.text_salt(plan))
+    where = _target(engine, server, text, watch, preset)
+    limit = where.profile.longest_call if isinstance(where, Simulated) else None
+    if isinstance(where, Live):
+        where = ask(where)
+        limit = where.max_model_len
+    plan = make_plan(trace, reading, load, limit, preset)
+    scenario = None
+    if preset is not None and running.scenario is not None:
+        scenario = _scenario(running, preset, plan, load, server, text)
+    if isinstance(where, Live):
+        salt = text.text_salt(plan)
+        where = replace(where, salt=salt, http=replace(where.http, salt=salt))
     _announce(plan)
     progress = Progress()
-    from workloom.metrics.show import duration
     from workloom.metrics.summary import summary_json
 
     try:
         with Watch(progress, plan):
             done = execute(
-                plan, target, path, options=options, progress=progress, argv=sys.argv, summarize=summary_json
+                plan,
+                where,
+                path,
+                options=options,
+                progress=progress,
+                argv=sys.argv,
+                summarize=summary_json,
+                scenario=scenario,
             )
     except KeyboardInterrupt:
         print_run(open_run(path), json=json)
-        print(f"interrupted; what was recorded is kept in {path}", file=sys.stderr)
-        sys.exit(130)
+        _end(None, path)
     except WorkloomError:
         if (path / "manifest.json").exists():
             print(f"the run ended early; what was recorded is kept: workloom show {path}", file=sys.stderr)
         raise
-    summary = print_run(done, json=json)
-    if progress.skipped_wait_ns:
-        skipped = duration(progress.skipped_wait_ns / 1e9)
-        print(f"waits beyond --max-wait were cut: {skipped} of recorded waiting in all", file=sys.stderr)
+    _tell_skipped(progress)
+    _end(done, path, print_run(done, json=json))
+
+
+def _tell_skipped(progress: Progress) -> None:
+    from workloom.metrics.show import duration
+
+    for ns, what in (
+        (progress.skipped_wait_ns, "waits beyond --max-wait were cut: {} of recorded waiting in all"),
+        (progress.skipped_tree_ns, "sessions idle beyond --max-tree-idle moved up: by {} in all"),
+        (progress.skipped_system_ns, "a system idle beyond --max-idle moved up: by {} in all"),
+    ):
+        if ns:
+            print(what.format(duration(ns / 1e9)), file=sys.stderr)
+
+
+def _end(done: Run | None, path: Path, summary: Summary | None = None) -> None:
+    """What became of the run, as its last words and its exit code."""
+    if done is None or done.manifest.status == "interrupted":
+        print(f"interrupted; what was recorded is kept in {path}", file=sys.stderr)
+        sys.exit(130)
+    if done.manifest.status == "failed":
+        print(f"the run ended early; what was recorded is kept: workloom show {path}", file=sys.stderr)
+        raise Hopeless(
+            "the run was ended early",
+            where=str(path),
+            found=done.manifest.error,
+            hint="is the server well, and do the calls fit into its context? `workloom check URL` finds out",
+        )
     print(f"run kept in {path}", file=sys.stderr)
-    if summary.calls.recorded and not summary.calls.ok:
+    if summary is not None and summary.calls.recorded and not summary.calls.ok:
         raise NothingWorked(
             "no call succeeded", where=str(path), hint="the messages above, and the column `error` of calls.parquet"
         )
@@ -80,12 +116,56 @@ class NothingWorked(WorkloomError):
     """A run that came to its end without one answer."""
 
 
-def _options(timeout_s: float, drain_s: float) -> Options:
+def _preset(name: str | None) -> Preset | None:
+    if name is None:
+        return None
+    from workloom.plan.scenarios import SCENARIOS
+
+    if name not in SCENARIOS:
+        close = nearest(name, list(SCENARIOS))
+        raise UsageError(
+            "there is no such scenario",
+            where="--scenario",
+            expected=", ".join(SCENARIOS),
+            found=name,
+            hint=f"did you mean {close}?" if close else None,
+        )
+    return SCENARIOS[name]
+
+
+def _scenario(
+    running: RunOptions, preset: Preset, plan: Plan, load: LoadOptions, server: ServerOptions, text: TextOptions
+) -> Scenario:
+    """What the run may call itself: with the options that differ from the scenario's own."""
+    assert running.scenario is not None
+    free = {"--concurrency", "--max-context", "--context-policy"}
+    given = [name for name in load.given() if name not in free]
+    if "--duration" in given and (plan.recipe.limits.duration_s or 0) >= preset.least_duration_s:
+        given.remove("--duration")
+    given += [name for name in running.given() if name != "--scenario"]
+    locked = ("--output", "--endpoint", "--model-for", "--body", "--retries")
+    given += [name for name in server.given() if name in locked]
+    given += [name for name in text.given() if name in ("--history", "--tools", "--text", "--reasoning")]
+    if not isinstance(plan.recipe.load, Closed):
+        given.append("--rate or --replay")
+    return Scenario(running.scenario, tuple(dict.fromkeys(given)))
+
+
+def _options(running: RunOptions, text: TextOptions, preset: Preset | None) -> Options:
+    timeout_s = running.timeout if preset is None or "--timeout" in running.given() else preset.timeout_s
+    drain_s = running.drain if preset is None or "--drain" in running.given() else preset.drain_s
+    max_failed = running.max_failed if preset is None or "--max-failed" in running.given() else preset.max_failed
+    history = text.history if preset is None or "--history" in text.given() else preset.history
+    after_error = running.after_error
+    if preset is not None and "--after-error" not in running.given():
+        after_error = preset.after_error
     if not timeout_s > 0:
         raise UsageError("a time-out is above 0", where="--timeout", expected="seconds, or inf", found=timeout_s)
     if not 0 <= drain_s < math.inf:
         raise UsageError("a drain has an end", where="--drain", expected="seconds, 0 or more", found=drain_s)
-    return Options(None if math.isinf(timeout_s) else timeout_s, drain_s)
+    if not 0 < max_failed <= 1:
+        raise UsageError("a share of failures", where="--max-failed", expected="above 0, up to 1", found=max_failed)
+    return Options(None if math.isinf(timeout_s) else timeout_s, drain_s, history, max_failed, after_error)
 
 
 def write_plan(trace: list[str], out: str, reading: TraceOptions, load: LoadOptions) -> None:
@@ -99,52 +179,25 @@ def write_plan(trace: list[str], out: str, reading: TraceOptions, load: LoadOpti
     print(f"plan {plan.hash} written to {path}", file=sys.stderr)
 
 
-def _target(engine: EngineOptions, server: ServerOptions) -> tuple[Profile | None, Live | None]:
-    if server.url is None and engine.engine is None:
+def _target(
+    engine: EngineOptions, server: ServerOptions, text: TextOptions, watch: WatchOptions, preset: Preset | None
+) -> Simulated | Live:
+    if not server.url and engine.engine is None:
         raise UsageError(
             "where to run is missing",
             expected="--engine NAME for a simulated engine or --url URL for a server",
             hint="`workloom profiles` lists the engines",
         )
-    if server.url is not None and engine.given():
+    if server.url and engine.given():
         raise UsageError(
             "a run has one target", expected="--engine or --url", found=", ".join(["--url", *engine.given()])
         )
-    if server.url is None:
-        stray = [name for name in server.given() if name != "--url"]
+    if not server.url:
+        stray = [*server.given(), *(name for name in text.given() if name != "--history"), *watch.given()]
         if stray:
             raise UsageError("these options belong to a live server", found=", ".join(stray), hint="add --url URL")
-        return engine.profile(), None
-    live = Live(
-        url=server.url,
-        model=server.model or "",
-        salt=0,
-        endpoint=server.endpoint,
-        api_key=server.api_key,
-        headers=server.headers(),
-        body=server.fields(),
-        exact=server.output == "exact",
-        verify=not server.insecure,
-    )
-    return None, live
-
-
-def _ask(live: Live, server: ServerOptions) -> tuple[Live, int | None]:
-    """What the server says before anything is written: its model, if none was named, and its longest context."""
-    said = preflight(live)
-    models = said.models or []
-    if not live.model:
-        if len(models) != 1:
-            raise UsageError(
-                "which model to ask for is missing",
-                where="--model",
-                expected="one of: " + ", ".join(models) if models else "a model name",
-                hint=said.warning if not models else None,
-            )
-        live = replace(live, model=models[0])
-    elif said.warning:
-        print(f"warning: {said.warning}", file=sys.stderr)
-    return live, said.max_model_len
+        return Simulated(engine.profile(), engine.prefix_cache == "on")
+    return target(server, text, watch, preset)
 
 
 def _announce(plan: Plan) -> None:

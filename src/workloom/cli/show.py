@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from workloom.metrics.summary import Summary
 
 
-def show(directory: str, json: bool) -> None:
+def show(directory: str, json: bool, whole: bool = False) -> None:
     """The numbers of a run."""
-    print_run(open_run(directory), json=json)
+    print_run(open_run(directory), json=json, whole=whole)
 
 
-def print_run(run: Run, *, json: bool) -> Summary:
-    """The numbers of a run to stdout: tables, or JSON."""
+def print_run(run: Run, *, json: bool, whole: bool = False) -> Summary:
+    """The numbers of a run to stdout: tables, or JSON. `whole`: of all that came behind its warm-up."""
     from workloom.metrics import show as tables
     from workloom.metrics.summary import encode, summarize
 
-    summary = summarize(run)
+    summary = summarize(run, whole=whole)
     if json:
         print(encode(summary).decode(), end="")
     else:

@@ -28,6 +28,8 @@ class Request(Struct, frozen=True):
     output_tokens: int
     stop_after: int | None = None
     phase: Phase = "run"
+    repeated: bool = True
+    """Later prompts repeat the answer that comes; else words of our own stand for it, and no cache can find them."""
     recorded_s: float | None = None
 
 

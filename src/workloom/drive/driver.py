@@ -5,20 +5,26 @@
 A session tree holds its slot until all of it has drained. A call is due at the latest of (done + wait) over its edges;
 it is started then, by an absolute timer, and how late it really left is a column of its record. A call that fails ends
 everything that depends on it: those are rows too, `cancelled`, with the cause.
+
+    0        warm-up          pause  window opens              window ends       drained
+    |-- prefills, one token --|------|---- load as asked ---------|-- load goes on --|
+                                           calls due in here: waited for till here ^
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from workloom.clock import Clock, to_ns
 from workloom.drive.backend import Backend
+from workloom.drive.breaker import Breaker
+from workloom.drive.idle import Idle
 from workloom.drive.tree import Tree
-from workloom.errors import WorkloomError
+from workloom.drive.warmup import warm_up
 from workloom.plan import Closed, Instance, Plan
 from workloom.prefix import PrefixTree
 from workloom.records import CallRecord, SessionRecord
@@ -32,6 +38,11 @@ class Sink(Protocol):
     def session(self, record: SessionRecord) -> None: ...
 
 
+History = Literal["live", "recorded", "text"]
+"""What a prompt repeats of earlier answers. live: what came. recorded: words of our own, as many as were recorded.
+text: the recorded words, where the trace kept them."""
+
+
 class Options(Struct, frozen=True):
     """How calls are treated while a run goes on."""
 
@@ -39,11 +50,18 @@ class Options(Struct, frozen=True):
     """Total time of a call; None: for ever."""
     drain_s: float = 120.0
     """How long after the window calls that were due in it may take; what is then in flight is censored."""
+    history: History = "live"
+    max_failed: float = 1.0
+    """The run ends early when of the last 100 calls this share or more failed."""
+    after_error: Literal["cancel", "advance"] = "cancel"
+    """What follows a call that failed. cancel: nothing that waits for it is sent. advance: the session goes on as if an
+    answer of the planned length had come, unless the call was longer than the context."""
 
 
 class Progress(Struct):
     """Counts of a run under way, for whoever wants to watch."""
 
+    phase: Literal["warm-up", "pause", "run", "draining"] = "run"
     sessions_live: int = 0
     sessions_done: int = 0
     calls_live: int = 0
@@ -51,18 +69,58 @@ class Progress(Struct):
     calls_failed: int = 0
     output_tokens: int = 0
     skipped_wait_ns: int = 0
-    """Recorded waiting that the cap on waits left out."""
+    """Recorded waiting that the cap on each wait left out."""
+    skipped_tree_ns: int = 0
+    """Seconds that idle sessions were moved up."""
+    skipped_system_ns: int = 0
+    """Seconds that everything was moved up while nothing was in flight."""
+
+
+Reason = Literal["sessions", "duration", "calls", "interrupted", "hopeless"]
 
 
 class End(Struct, frozen=True):
     """How a run ended."""
 
+    window_start_ns: int
     window_end_ns: int
-    """The end of the duration; of a run without one the last instant of all."""
+    """The end of the duration; of a finite run when its load was no longer as asked; where no slot was ever used
+    again the last instant of all."""
     loaded_until_ns: int
     """Until when the load was as asked: then a free slot found nothing left."""
     sessions: int
-    reason: Literal["sessions", "duration", "calls"]
+    reason: Reason
+    fault: str | None = None
+    """Of a hopeless run: why it was ended."""
+
+
+class Control:
+    """A hand on a run that goes: `drain` lets calls in flight end and starts no more, `stop` ends it now."""
+
+    def __init__(self) -> None:
+        self._drive: _Drive | None = None
+
+    def drain(self) -> None:
+        if self._drive is not None:
+            self._drive.interrupt()
+
+    def stop(self) -> None:
+        if self._drive is not None:
+            self._drive.halt()
+
+    def _hold(self, drive: _Drive) -> None:
+        self._drive = drive
+
+
+class Share(Struct, frozen=True):
+    """The part of a plan that one of several workers runs: instances and slots that are `worker` modulo `workers`.
+
+    `gate`, called when its warm-up is done, gives the instant at which the windows of all of them open.
+    """
+
+    worker: int = 0
+    workers: int = 1
+    gate: Callable[[], Awaitable[int]] | None = None
 
 
 async def drive(
@@ -72,64 +130,124 @@ async def drive(
     sink: Sink,
     options: Options | None = None,
     progress: Progress | None = None,
+    *,
+    control: Control | None = None,
+    share: Share | None = None,
+    served: Callable[[str, str], str] | None = None,
+    opened: Callable[[int, int | None], None] | None = None,
 ) -> End:
-    """Run a plan to its end. When the task is cancelled, calls in flight become `censored` rows before it ends."""
-    return await _Drive(plan, backend, clock, sink, options or Options(), progress or Progress()).run()
+    """Run a plan to its end. When the task is cancelled, calls in flight become `censored` rows before it ends.
 
-
-HOPELESS_SESSIONS = 100
-
-
-class Hopeless(WorkloomError):
-    """A target that answers nothing: an endless run against it would only write failures."""
+    `served` gives the name of the model that a call of (agent, model) is served by; ideal hits are kept by it.
+    `opened` is told, once it is known, when the window opens and (of a run with a duration) when it ends.
+    """
+    run = _Drive(plan, backend, clock, sink, options or Options(), progress or Progress(), share, served)
+    if opened is not None:
+        run.on_opened = opened
+    if control is not None:
+        control._hold(run)
+    return await run.run()
 
 
 class _Drive:
     def __init__(
-        self, plan: Plan, backend: Backend, clock: Clock, sink: Sink, options: Options, progress: Progress
+        self,
+        plan: Plan,
+        backend: Backend,
+        clock: Clock,
+        sink: Sink,
+        options: Options,
+        progress: Progress,
+        share: Share | None = None,
+        served: Callable[[str, str], str] | None = None,
     ) -> None:
         self.plan, self.backend, self.clock, self.sink = plan, backend, clock, sink
-        self.options, self.progress = options, progress
+        self.options, self.progress, self.share = options, progress, share or Share()
+        self.served = served
+        self.on_opened: Callable[[int, int | None], None] = lambda start_ns, end_ns: None
         self.waits = plan.recipe.waits
         self.timeout_ns = None if options.timeout_s is None else to_ns(options.timeout_s)
         limits = plan.recipe.limits
-        self.end_ns = None if limits.duration_s is None else to_ns(limits.duration_s)
+        self.duration_ns = None if limits.duration_s is None else to_ns(limits.duration_s)
+        self.start_ns = 0
+        """When the window opens; calls before belong to the warm-up."""
+        self.end_ns: int | None = None
         self.calls_left = limits.calls
-        self.known = PrefixTree()
-        """What an infinite cache of the one served model would hold that sessions can share: the leads of prompts."""
+        if limits.calls is not None:
+            self.calls_left = len(range(self.share.worker, limits.calls, self.share.workers))
+        self.leads: dict[str, PrefixTree] = {}
+        """What an infinite cache of each served model would hold that sessions can share: the leads of prompts."""
         self.trees: dict[int, Tree] = {}
+        self.idle = Idle(self)
+        self.breaker = Breaker(options.max_failed)
         self.due_in_window = 0
         self.over = False
+        self.closing = False
+        """No call is started any more."""
         self.stopping = False
+        self.recycled = False
+        """True once a slot was used again, or a session arrived by itself: then the load has an end."""
         self.loaded_until: int | None = None
-        self.reason: Literal["sessions", "duration", "calls"] = "sessions"
+        self.reason: Reason = "sessions"
+        self.fault: str | None = None
         self.stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.feeding: dict[asyncio.Task[None], None] = {}
         """Slots, arrivals and sessions of open loops, in the order they began."""
         self.arrivals: asyncio.Task[None] | None = None
-        self.hopeless = 0
-        """Sessions in a row that failed without one answer."""
 
     async def run(self) -> End:
-        load = self.plan.recipe.load
-        instances = self.plan.instances()
-        if self.end_ns is not None:
-            self.clock.call_at(self.end_ns, self._window_over)
-        if isinstance(load, Closed):
-            size = load.concurrency if self.plan.sessions is None else min(load.concurrency, self.plan.sessions)
-            for i in range(size):
-                self._spawn(self._slot(instances), f"slot {i}")
-        else:
-            self.arrivals = self._spawn(self._arrivals(instances), "arrivals")
         try:
+            opening = asyncio.create_task(self._open(), name="warm-up")
+            opening.add_done_callback(self._opened)
             await self.stopped
         finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
             await self._stop()
         now = self.clock.now()
-        # The window is half-open: of a run without a duration, what was due at the last instant still counts.
-        end = self.end_ns if self.end_ns is not None and self.stopping else now + 1
         loaded = self.loaded_until if self.loaded_until is not None else now
-        return End(end, min(loaded, end), self.progress.sessions_done, self.reason)
+        if self.end_ns is not None and loaded >= self.end_ns:
+            end = self.end_ns
+        elif self.duration_ns is not None or self.recycled or self.reason in ("interrupted", "hopeless"):
+            end = loaded + 1  # half-open: what was due at that very instant is in
+        else:
+            end = now + 1
+        end = max(end, self.start_ns)
+        return End(self.start_ns, end, min(loaded, end), self.progress.sessions_done, self.reason, self.fault)
+
+    async def _open(self) -> None:
+        """Warm up, then offer the load."""
+        load, warmup = self.plan.recipe.load, self.plan.recipe.warmup
+        instances = self.plan.instances(self.share.worker, self.share.workers)
+        first: list[Tree | None] = []
+        if isinstance(load, Closed):
+            first = [None] * self.plan.slots(self.share.worker, self.share.workers)
+            if self.plan.recipe.start is not None or warmup.calls_per_slot:
+                self.progress.phase = "warm-up"
+                first = list(await warm_up(self, [next(instances) for _ in first]))
+                self.progress.phase = "pause"
+        begin = self.clock.now() + to_ns(warmup.pause_s)
+        if self.share.gate is not None:
+            begin = await self.share.gate()
+        if begin > self.clock.now():
+            await self.clock.sleep_until(begin)
+        self.progress.phase = "run"
+        self.start_ns = begin + to_ns(warmup.settle_s)
+        if self.duration_ns is not None:
+            self.end_ns = self.start_ns + self.duration_ns
+            self.clock.call_at(self.end_ns, self._window_over)
+        self.on_opened(self.start_ns, self.end_ns)
+        for i, tree in enumerate(first):
+            self._spawn(self._slot(instances, tree, begin), f"slot {i}")
+        if not isinstance(load, Closed):
+            self.arrivals = self._spawn(self._arrivals(instances, begin), "arrivals")
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            self.fail(fault)
+        elif not self.feeding:
+            self.halt()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A slot, the arrivals, or a session of an open loop; when none is left the run is over."""
@@ -144,11 +262,11 @@ class _Drive:
         if fault is not None:
             self.fail(fault)
         elif not self.feeding:
-            self._halt()
+            self.halt()
 
     async def _stop(self) -> None:
         """End what still goes on: waiting calls are not started any more, calls in flight are censored."""
-        self.over = True
+        self.over = self.closing = True
         tasks = [task for tree in self.trees.values() for task in tree.tasks]
         self._close_all()
         tasks += self.feeding
@@ -166,14 +284,28 @@ class _Drive:
         if self.loaded_until is None:
             self.reason, self.loaded_until = "duration", self.end_ns
         self.stopping = True
-        self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self._halt)
+        self.progress.phase = "draining"
+        self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self.halt)
         self._maybe_halt()
 
     def _maybe_halt(self) -> None:
         if self.stopping and self.due_in_window == 0:
-            self._halt()
+            self.halt()
 
-    def _halt(self) -> None:
+    def interrupt(self) -> None:
+        """Start no more calls; those in flight may end within the drain. Sessions in between are censored."""
+        if self.closing:
+            return
+        now = self.clock.now()
+        if self.loaded_until is None:
+            self.reason, self.loaded_until = "interrupted", now
+        self.progress.phase = "draining"
+        self.clock.call_at(now + to_ns(self.options.drain_s), self.halt)
+        self.closing = True
+        asyncio.get_running_loop().call_soon(self._no_more_calls)
+
+    def halt(self) -> None:
+        """The run is over."""
         if not self.stopped.done():
             self.stopped.set_result(None)
 
@@ -182,12 +314,20 @@ class _Drive:
         if not self.stopped.done():
             self.stopped.set_exception(fault)
 
+    def give_up(self, why: str) -> None:
+        """The run is hopeless: it ends now, with what it has."""
+        if not self.stopped.done():
+            self.reason, self.fault = "hopeless", why
+            if self.loaded_until is None:
+                self.loaded_until = self.clock.now()
+            self.halt()
+
     def in_window(self, due_ns: int) -> bool:
-        return self.end_ns is None or due_ns < self.end_ns
+        return self.start_ns <= due_ns and (self.end_ns is None or due_ns < self.end_ns)
 
     def may_start(self) -> bool:
         """May another call start? Counts it against the limit on calls."""
-        if self.over:
+        if self.closing:
             return False
         if self.calls_left is not None:
             if self.calls_left == 0:
@@ -196,6 +336,8 @@ class _Drive:
             if self.calls_left == 0:
                 if self.loaded_until is None:
                     self.reason, self.loaded_until = "calls", self.clock.now()
+                    self.recycled = True
+                self.closing = True
                 asyncio.get_running_loop().call_soon(self._no_more_calls)
         return True
 
@@ -210,41 +352,54 @@ class _Drive:
 
     # -- sessions
 
-    async def _slot(self, instances: Iterator[Instance]) -> None:
+    async def _slot(self, instances: Iterator[Instance], tree: Tree | None, begin_ns: int) -> None:
+        """One session tree after the other; the first may be one that was warmed up."""
         task = asyncio.current_task()
         assert task is not None
-        while not self.over and self.calls_left != 0:
+        due_ns, used = begin_ns, False
+        while not self.closing:
+            if tree is None:
+                instance = next(instances, None)
+                if instance is None:
+                    break
+                tree = Tree(self, instance)
+            task.set_name(str(tree.instance.k))
+            self.recycled = self.recycled or used
+            await self._session(tree, due_ns)
+            tree, used, due_ns = None, True, self.clock.now()
+        self.idle.arrived()
+        if self.loaded_until is None:
+            self.loaded_until = self.clock.now()
+
+    async def _arrivals(self, instances: Iterator[Instance], begin_ns: int) -> None:
+        every = self.plan.due()
+        for i, due in enumerate(every):
+            if i % self.share.workers != self.share.worker:
+                continue
             instance = next(instances, None)
             if instance is None:
                 break
-            task.set_name(str(instance.k))
-            await self._session(instance, self.clock.now())
-        if self.loaded_until is None:
-            self.loaded_until = self.clock.now()
-
-    async def _arrivals(self, instances: Iterator[Instance]) -> None:
-        due = self.plan.due()
-        for instance in instances:
-            at = next(due)
+            at = begin_ns + due
             await self.clock.sleep_until(at)
-            self._spawn(self._session(instance, at), str(instance.k))
+            self._spawn(self._session(Tree(self, instance), at), str(instance.k))
+            self.recycled = True
         if self.loaded_until is None:
             self.loaded_until = self.clock.now()
 
-    async def _session(self, instance: Instance, due_ns: int) -> None:
-        tree = Tree(self, instance, due_ns)
-        self.trees[instance.k] = tree
-        self.progress.sessions_live += 1
-        tree.start()
+    async def _session(self, tree: Tree, due_ns: int) -> None:
+        self.admit(tree)
+        tree.begin(due_ns)
+        self.idle.arrived()
         await tree.ended
-        self._judge(tree)
 
-    def _judge(self, tree: Tree) -> None:
-        """A run that would go on by its clock alone must not spin on a target that refuses everything at once."""
-        self.hopeless = 0 if tree.ok or not tree.failed else self.hopeless + 1
-        if self.hopeless >= HOPELESS_SESSIONS and self.plan.sessions is None:
-            raise Hopeless(
-                f"the last {self.hopeless} sessions failed without one answer",
-                found=tree.fault,
-                hint="is the server well, and do the calls fit into its context?",
-            )
+    def admit(self, tree: Tree) -> None:
+        """A session is alive from now on."""
+        if tree.instance.k not in self.trees:
+            self.trees[tree.instance.k] = tree
+            self.progress.sessions_live += 1
+
+    def ended(self, record: CallRecord) -> None:
+        """A call came to an end of its own; a target that answers nothing ends the run."""
+        why = self.breaker.trips(record)
+        if why is not None:
+            self.give_up(why)

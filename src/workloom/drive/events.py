@@ -1,4 +1,4 @@
-"""The JSON of OpenAI-compatible answers, as much of it as matters; unknown fields are passed over."""
+"""The JSON of OpenAI's chat completions and completions, as much of it as matters; unknown fields are passed over."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+
+from workloom.drive.faults import reported
+from workloom.drive.sse import Answer, Counts
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 """Tokens, as a server counts them. More than this is no count, and sums of it would not fit a record."""
@@ -41,12 +44,19 @@ class PromptDetails(Struct, gc=False):
     cached_tokens: Count | None = None
 
 
+class OutputDetails(Struct, gc=False):
+    reasoning_tokens: Count | None = None
+
+
 class Usage(Struct, gc=False):
     """The server's own count of tokens."""
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
+    reasoning_tokens: Count | None = None
+    """Where SGLang puts it."""
 
 
 class Event(Struct, gc=False):
@@ -57,7 +67,74 @@ class Event(Struct, gc=False):
     error: Any = None
     message: Any = None
     """Some servers report an error so, without `error`."""
+    code: Any = None
+    type: Any = None
 
 
-decode = msgspec.json.Decoder(Event).decode
-"""One event from its JSON; raises msgspec.DecodeError."""
+class OpenAIAnswer(Answer):
+    """An answer of chat completions or completions."""
+
+    __slots__ = ()
+
+    decoder = msgspec.json.Decoder(Event)
+    usage: Usage | None
+
+    def counts(self) -> Counts:
+        usage = self.usage
+        if usage is None:
+            return Counts()
+        prompt, output = usage.prompt_tokens_details, usage.completion_tokens_details
+        return Counts(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            None if prompt is None else prompt.cached_tokens,
+            usage.reasoning_tokens if output is None else output.reasoning_tokens,
+        )
+
+    def _hear(self, event: Event) -> int:
+        if event.usage is not None:
+            self.usage = event.usage
+        choices = event.choices
+        if event.error or (event.message is not None and not choices):
+            raise _fault(event)
+        if not choices:
+            return 0
+        count = 0
+        for choice in choices:
+            if choice.finish_reason is not None:
+                self.finish = choice.finish_reason
+            delta = choice.delta or choice.message
+            if delta is None:
+                if choice.text:
+                    self.texts.append(choice.text)
+                    count += 1
+                continue
+            said = delta.content or delta.refusal
+            if not said and delta.tool_calls:
+                said = _called(delta.tool_calls)
+            thought = delta.reasoning_content or delta.reasoning
+            if thought:
+                self.thoughts.append(thought)
+            if said:
+                self.texts.append(said)
+                count += 1
+            elif thought:
+                count += 1
+        return count
+
+    def _hear_whole(self, event: Event) -> int | None:
+        if not event.choices and not event.error and event.message is None:
+            return None
+        return self._hear(event)
+
+
+def _fault(event: Event) -> Exception:
+    if event.error:
+        return reported(event.error)
+    return reported({"message": event.message, "code": event.code, "type": event.type})
+
+
+def _called(calls: list[ToolCall]) -> str:
+    """The text of tool calls: what of their names and arguments has come."""
+    functions = [call.function for call in calls if call.function is not None]
+    return "".join(f"{function.name or ''}{function.arguments or ''}" for function in functions)

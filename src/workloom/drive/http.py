@@ -1,269 +1,290 @@
-"""The backend that is a server: OpenAI-compatible HTTP, streamed, on our own asyncio protocol.
+"""The backend that is one server or several: HTTP, streamed, on our own asyncio protocol.
 
 Per call it costs the fresh text, one request of kept fragments and one timestamp per read. Everything that can go wrong
 outside becomes a BackendError; a cancelled call closes its connection, which stops the work on the other side.
+
+    call --> lane (a server: its connections, its header lines) --> answer --> outcome
+                                    ^                                  |
+                                    +-- once more: a kept connection --+
+                                        was closed; or it failed before its first chunk and retries were asked for
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from msgspec import Struct
-
-from workloom.clock import RealClock
+from workloom.clock import RealClock, Timer, to_ns
 from workloom.drive.backend import Request
-from workloom.drive.http1 import Connection, Endpoint, Pool, Stale
-from workloom.drive.render import USER, Renderer
+from workloom.drive.http1 import Connection, Endpoint, Pool, Stale, Traffic
+from workloom.drive.preflight import Preflight, ask, both
+from workloom.drive.render import Renderer
 from workloom.drive.sse import Answer
-from workloom.drive.text import Texts
-from workloom.errors import BackendError, UsageError
+from workloom.drive.targets import HttpOptions, Tail, body_start, header_lines, request_path
+from workloom.errors import BackendError
 from workloom.records import ChunkRun, Outcome
 
-_PATHS = {"chat": "/chat/completions", "completions": "/completions"}
-_OWN = ("model", "messages", "prompt", "max_tokens", "min_tokens", "stream")
-"""Body fields that the workload decides."""
-_LONGEST_LISTING = 1 << 24
-"""Bytes of an answer to the preflight."""
+if TYPE_CHECKING:
+    from workloom.drive.debug import Exchange
+
+__all__ = ["HttpBackend", "HttpOptions", "Preflight"]
+
+_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 60.0
+"""The first wait before a retry, doubled each time; and the longest, also of what a server asks for."""
 
 
-class Preflight(Struct):
-    """What a server said before the run. `models`: the names it lists, None when it lists nothing."""
+class _Lane:
+    """One server: its connections, and how a request to it begins."""
 
-    models: list[str] | None
-    warning: str | None = None
-    max_model_len: int | None = None
-    """The model's longest call in tokens, where the server says it (vLLM and others do)."""
+    def __init__(self, url: str, endpoint: Endpoint, options: HttpOptions, pool: Pool) -> None:
+        api = options.speaks()
+        self.url = url
+        self.target = url if len(options.urls) > 1 else ""
+        self.pool = pool
+        common = header_lines(options, api, endpoint)
+        self.models = b"GET %s HTTP/1.1\r\n%s\r\n" % (request_path(endpoint, "/models"), common)
+        self.start = b"POST %s HTTP/1.1\r\n" % request_path(endpoint, api.path)
+        self.start += common + b"Content-Type: application/json\r\n"
+
+
+class _Sending:
+    """The bytes of one call, ready to be handed over, and what they ask for."""
+
+    __slots__ = ("asked", "lines", "model", "size", "tokens")
+
+    def __init__(self, lines: list[bytes], size: int, model: str, asked: int | None, tokens: int) -> None:
+        self.lines = lines
+        """The head and the start of the body, the prompt's fragments, its end."""
+        self.size = size
+        self.model = model
+        self.asked = asked
+        self.tokens = tokens
 
 
 class HttpBackend:
-    """Calls over HTTP to the server at `url` (up to and with ``/v1``), asking for `model`.
-
-    `salt` makes the run's text unlike other runs'. `exact` asks for exactly the planned output (``min_tokens``,
-    ``ignore_eos``). `headers` and `body` are extra header lines and body fields; a body field of None takes a default
-    one (``ignore_eos``, ``stream_options``, ``min_tokens``) away.
-    """
+    """Calls over HTTP. `style` makes the texts; `debug` is told of every call, with all that was read of it."""
 
     def __init__(
         self,
-        url: str,
-        model: str,
+        options: HttpOptions | str,
+        model: str = "",
         *,
         clock: RealClock,
-        salt: int,
-        endpoint: Literal["chat", "completions"] = "chat",
-        api_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        exact: bool = True,
-        verify: bool = True,
+        style: Any = None,
+        debug: Callable[[Exchange], None] | None = None,
+        **old: Any,
     ) -> None:
-        self.url = url
-        self.model = model
+        if isinstance(options, str):  # SHIM: the old signature, until execute.py and the benchmarks use HttpOptions
+            from workloom.drive.text import Texts
+
+            old["api"] = old.pop("endpoint", "chat")
+            old["output"] = "exact" if old.pop("exact", True) else "cap"
+            old["headers"], old["body"] = dict(old.get("headers") or {}), dict(old.get("body") or {})
+            style = Texts(old["salt"])
+            options = HttpOptions(urls=(options,), model=model, **old)
+        self.options = options
         self.resent = 0
         """Calls sent again because a kept connection turned out to be closed."""
+        self.retried = 0
+        """Calls sent again because they had failed, each as often as it was."""
+        self.traffic = Traffic()
         self._clock = clock
-        self._endpoint = Endpoint.parse(url, verify)
-        self._pool = Pool(self._endpoint, clock.raw)
-        self._common = _header_lines(self._endpoint, api_key, headers or {})
-        chat = endpoint == "chat"
-        self._renderer = Renderer(Texts(salt), chat)
-        self._request = b"POST %s%s HTTP/1.1\r\n" % (self._endpoint.path.encode(), _PATHS[endpoint].encode())
-        self._request += self._common + b"Content-Type: application/json\r\nContent-Length: "
-        extra = dict(body or {})
-        self._open = _body_start(model, chat, exact, extra)
-        self._least = exact and "min_tokens" not in extra
-        self._close = (b'"}]' if chat else b'"') + b',"max_tokens":%d'
-        self._empty = b'{"role":"%s","content":"' % USER.encode() if chat else b""
+        self._debug = debug
+        api = options.speaks()
+        self._answers = api.answers
+        self._retries = options.retries
+        self._frame = api.frame
+        self._lanes = [
+            _Lane(url, end, options, Pool(end, clock.raw, self.traffic, options.connect_timeout_s))
+            for url, end in zip(options.urls, options.endpoints(), strict=True)
+        ]
+        self._renderer = Renderer(style, api.frame, correct=options.correct, tools=options.tools)
+        self._opens = {model: body_start(options, api, model) for model in options.served_models}
+        self._tail = Tail(options, api)
+        self._keep = options.reasoning == "keep"
+        wait_s = options.first_byte_timeout_s
+        self._patience_ns = None if wait_s is None else to_ns(wait_s)
 
-    async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome:
-        lines = self._lines(request)
-        connection = self._pool.idle()
-        if connection is None:
-            return await self._exchange(await self._pool.connect(), False, lines, request, on_chunk)
-        try:
-            return await self._exchange(connection, True, lines, request, on_chunk)
-        except Stale:
-            self.resent += 1
-        outcome = await self._exchange(await self._pool.connect(), False, lines, request, on_chunk)
-        outcome.resent = True
+    # --- calls
+
+    def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Coroutine[Any, Any, Outcome]:
+        """The coroutine of what there is to do: one less to go through at every wake-up."""
+        lane = self._lanes[request.instance % len(self._lanes)]
+        sending = self._sending(request, lane)
+        if self._retries:
+            return self._persist(lane, sending, request, on_chunk)
+        return self._once(lane, sending, request, on_chunk)
+
+    async def _persist(
+        self, lane: _Lane, sending: _Sending, request: Request, on_chunk: Callable[[ChunkRun], None]
+    ) -> Outcome:
+        """Send a call again that failed before its first chunk, as often as was asked for."""
+        came = False
+
+        def on_chunks(run: ChunkRun) -> None:
+            nonlocal came
+            came = True
+            on_chunk(run)
+
+        retries = 0
+        while True:
+            try:
+                outcome = await self._once(lane, sending, request, on_chunks)
+            except BackendError as fault:
+                fault.retries = retries
+                if came or retries == self._retries or not _passing(fault):
+                    raise
+                wait_s = _BACKOFF_S * 2**retries if fault.retry_after_s is None else fault.retry_after_s
+                retries += 1
+                self.retried += 1
+            else:
+                outcome.retries = retries
+                return outcome
+            await self._clock.sleep_until(self._clock.now() + to_ns(min(wait_s, _LONGEST_BACKOFF_S)))
+
+    async def _once(
+        self, lane: _Lane, sending: _Sending, request: Request, on_chunk: Callable[[ChunkRun], None]
+    ) -> Outcome:
+        """One call; on a new connection once more, when the server turns out to have closed the kept one."""
+        origin, resent = self._clock.origin, False
+        connection = lane.pool.idle() or await lane.pool.connect()
+        while True:
+            answer = self._answers(asyncio.get_running_loop().create_future(), on_chunk, origin, request.stop_after)
+            tape = None if self._debug is None else self._tape(request, lane, sending, answer)
+            sent_ns = connection.send(sending.lines, tape or answer) - origin
+            self.traffic.sent += sending.size
+            timer = None if self._patience_ns is None else self._watch(connection, answer)
+            try:
+                done_ns = await answer.done - origin
+                break
+            except Stale:
+                self.resent += 1
+                resent = True
+            except asyncio.CancelledError:
+                connection.abort()
+                if answer.done.done() and not answer.done.cancelled():
+                    answer.done.exception()  # both at once: nobody is left to hear of it
+                raise
+            except BackendError as error:
+                error.sent_ns = sent_ns
+                if error.kind != "empty" or request.phase != "warmup":  # a warm-up's token may have no text
+                    raise
+                done_ns = self._clock.now()
+                break
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if tape is not None:
+                    tape.over(sent_ns)
+            connection = await lane.pool.connect()
+        outcome = self._outcome(connection, lane, sending, request, answer, sent_ns, done_ns)
+        outcome.resent = resent
         return outcome
 
-    async def _exchange(
+    def _outcome(
         self,
         connection: Connection,
-        reused: bool,
-        lines: list[bytes],
+        lane: _Lane,
+        sending: _Sending,
         request: Request,
-        on_chunk: Callable[[ChunkRun], None],
+        answer: Answer,
+        sent_ns: int,
+        done_ns: int,
     ) -> Outcome:
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        origin = self._clock.origin
-        answer = Answer(done, on_chunk, origin, request.stop_after)
-        sent_ns = connection.send(lines, answer)
-        try:
-            done_ns = await done
-        except asyncio.CancelledError:
-            connection.abort()
-            if done.done() and not done.cancelled():
-                done.exception()  # both at once: nobody is left to hear of it
-            raise
-        except BackendError as error:
-            error.sent_ns = sent_ns - origin
-            raise
-        usage = answer.usage
-        outcome = Outcome(done_ns - origin, sent_ns - origin, answer=answer.text(), finish=answer.finish)
-        outcome.connection_reused = reused
-        if usage is not None:
-            outcome.prompt_tokens, outcome.output_tokens = usage.prompt_tokens, usage.completion_tokens
-            if usage.prompt_tokens_details is not None:
-                outcome.cached_tokens = usage.prompt_tokens_details.cached_tokens
-        elif answer.finish == "hangup":
-            outcome.output_tokens = answer.chunks
-        return outcome
+        counts = answer.counts()
+        output_tokens = counts.output_tokens
+        if output_tokens is None and answer.finish == "hangup":
+            output_tokens = answer.chunks
+        if counts.prompt_tokens is not None:
+            self._renderer.counted(request.prompt, counts.prompt_tokens)
+        if answer.thoughts and not self._keep and output_tokens is not None:
+            request.prompt.answer_text_tokens = output_tokens - _thought(answer, counts.reasoning_tokens, output_tokens)
+        return Outcome(
+            done_ns,
+            sent_ns,
+            sending.tokens,
+            sending.asked,
+            counts.prompt_tokens,
+            output_tokens,
+            counts.reasoning_tokens,
+            counts.cached_tokens,
+            answer.finish,
+            answer.text(self._keep),
+            sending.model,
+            lane.target,
+            connection.used > 1,
+            bytes_sent=sending.size,
+            bytes_received=connection.received,
+        )
 
-    def _lines(self, request: Request) -> list[bytes]:
-        """The bytes of a request, ready to be handed over: head, fragments, tail."""
+    def _sending(self, request: Request, lane: _Lane) -> _Sending:
+        options = self.options
         rendered = self._renderer.render(request.prompt)
-        tail = self._close % request.output_tokens
-        tail += b',"min_tokens":%d}' % request.output_tokens if self._least else b"}"
-        start = self._open if rendered.count else self._open + self._empty
-        head = b"%s%d\r\n\r\n%s" % (self._request, len(start) + rendered.size + len(tail), start)
-        return [head, *rendered.fragments, tail]
+        model = options.model if not options.models else options.served(request.agent, request.model)
+        tail, asked = self._tail.of(request.output_tokens, request.phase == "warmup", rendered.tokens)
+        tail = self._frame.close(rendered.last_role) + tail
+        start = self._opens[model]
+        length = len(start) + rendered.size + len(tail)
+        affinity = options.affinity(request.session_key) if options.affinity_headers else b""
+        head = b"%s%sContent-Length: %d\r\n\r\n%s" % (lane.start, affinity, length, start)
+        size = len(head) + rendered.size + len(tail)
+        return _Sending([head, *rendered.fragments, tail], size, model, asked, rendered.tokens)
+
+    def _watch(self, connection: Connection, answer: Answer) -> Timer:
+        """Give a call up whose first byte does not come in time."""
+        assert self._patience_ns is not None
+
+        def give_up() -> None:
+            if not connection.received and not answer.done.done():
+                connection.abort()
+                wait_s = self.options.first_byte_timeout_s
+                answer.lost(BackendError("timeout", f"the server sent no byte within {wait_s:g} s"))
+
+        return self._clock.call_at(self._clock.now() + self._patience_ns, give_up)
+
+    def _tape(self, request: Request, lane: _Lane, sending: _Sending, answer: Answer) -> Any:
+        from workloom.drive.debug import Tape
+
+        assert self._debug is not None
+        return Tape(request, lane.url, sending.lines, answer, self._clock.origin, self._debug)
+
+    # --- the whole
 
     async def probe(self, timeout_s: float = 10.0) -> Preflight:
-        """Ask for the models before a run: a BackendError when no such server is there, a warning for less."""
-        request = b"GET %s/models HTTP/1.1\r\n%s\r\n" % (self._endpoint.path.encode(), self._common)
-        try:
-            async with asyncio.timeout(timeout_s):
-                connection = await self._pool.connect()
-                whole = _Whole(asyncio.get_running_loop().create_future())
-                try:
-                    connection.send([request], whole)
-                    body = await whole.done
-                except asyncio.CancelledError:
-                    connection.abort()
-                    raise
-        except TimeoutError:
-            raise BackendError(
-                "connect", f"no answer from {self.url}/models within {timeout_s:g} s", hint="is the server up?"
-            ) from None
-        return self._judge(whole.status, body)
+        """Ask every server for its models before a run: a BackendError when one is not there, a warning for less."""
+        found: Preflight | None = None
+        for lane in self._lanes:
+            said = await ask(lane.pool, lane.models, lane.url, self.options.served_models, timeout_s)
+            found = said if found is None else both(found, said)
+        assert found is not None
+        return found
 
-    def _judge(self, status: int, body: bytes) -> Preflight:
-        if status in (401, 403):
-            raise BackendError(
-                "status",
-                f"{self.url} refuses access (status {status})",
-                status=status,
-                hint="set the API key in the environment",
-            )
-        if status != 200:
-            return Preflight(None, f"{self.url}/models answers with status {status}: is the URL right (often .../v1)?")
-        try:
-            listing = msgspec.json.decode(body, type=_Models).data
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise BackendError(
-                "protocol",
-                f"{self.url}/models does not answer as an OpenAI-compatible server does",
-                status=status,
-                hint="is the URL right? It often ends in /v1",
-            ) from None
-        models = [entry.id for entry in listing]
-        asked = self.model or (models[0] if len(models) == 1 else "")
-        if asked in models:
-            return Preflight(models, max_model_len=listing[models.index(asked)].max_model_len)
-        listed = ", ".join(models[:8]) or "none"
-        return Preflight(models, f"the server does not list the model {self.model!r} (it lists: {listed})")
+    @property
+    def handling_ns(self) -> int:
+        """Time spent so far on what was read, from its arrival to the end of its handling."""
+        return self.traffic.handling_ns
 
     @property
     def connects(self) -> int:
         """Connections made so far."""
-        return self._pool.connects
+        return sum(lane.pool.connects for lane in self._lanes)
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._pool.close()
+        for lane in self._lanes:
+            lane.pool.close()
 
 
-class _Model(Struct):
-    id: str
-    max_model_len: int | None = None
+def _thought(answer: Answer, counted: int | None, output_tokens: int) -> int:
+    """How many of an answer's tokens were reasoning: by the server's count, else by the share of its pieces."""
+    if counted is not None:
+        return min(counted, output_tokens)
+    return round(output_tokens * len(answer.thoughts) / (len(answer.thoughts) + len(answer.texts)))
 
 
-class _Models(Struct):
-    data: list[_Model]
-
-
-class _Whole:
-    """A sink that keeps the whole body."""
-
-    def __init__(self, done: asyncio.Future[bytes]) -> None:
-        self.status = 0
-        self.done = done
-        self._body = bytearray()
-
-    def feed(self, body: bytes, at_ns: int) -> bool:
-        self._body += body
-        if len(self._body) > _LONGEST_LISTING:
-            raise BackendError(
-                "protocol",
-                f"the list of models has no end in {_LONGEST_LISTING:,} bytes",
-                status=self.status,
-                hint="is the URL right? It often ends in /v1",
-            )
-        return False
-
-    def end(self, at_ns: int) -> None:
-        if not self.done.done():
-            self.done.set_result(bytes(self._body))
-
-    def lost(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-def _body_start(model: str, chat: bool, exact: bool, extra: dict[str, Any]) -> bytes:
-    """The body up to where the prompt begins."""
-    own = [name for name in extra if name in _OWN and not (name == "min_tokens" and extra[name] is None)]
-    if own:
-        raise UsageError(
-            f"the body field {own[0]} is the workload's to set",
-            hint="change the workload, or leave exact output lengths off for min_tokens",
-        )
-    fields: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
-    if exact:
-        fields["ignore_eos"] = True
-    fields.update(extra)
-    try:
-        start = msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
-    except (TypeError, ValueError) as error:
-        raise UsageError("the extra body fields are not JSON", found=error) from None
-    return start[:-1] + (b',"messages":[' if chat else b',"prompt":"')
-
-
-def _header_lines(endpoint: Endpoint, api_key: str | None, headers: Mapping[str, str]) -> bytes:
-    """Header lines that every request carries."""
-    lines = {"Host": endpoint.authority, "Accept": "text/event-stream, application/json", "User-Agent": "workloom"}
-    key = (api_key or "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise UsageError(
-            "the API key cannot be sent: it holds control characters or is not ASCII",
-            hint="look at the environment variable that holds it",
-        )
-    if key:
-        lines["Authorization"] = f"Bearer {key}"
-    named = {name.lower(): name for name in lines}
-    for name, value in headers.items():
-        lines.pop(named.get(name.lower(), name), None)
-        lines[name] = value
-    for name, value in lines.items():
-        bad = not name or not name.isascii() or any(c in "\r\n: \t" for c in name)
-        if bad or not (value.isascii() and value.isprintable()) or name.lower() in _FRAMING:
-            raise UsageError(f"the header {name!r} cannot be sent", hint="a name and a line of ASCII text, no framing")
-    return "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii")
-
-
-_FRAMING = ("content-length", "transfer-encoding", "connection", "content-type")
+def _passing(fault: BackendError) -> bool:
+    """May it be better the next time? Connections that failed, too many requests, a server's own errors."""
+    if fault.kind in ("connect", "disconnect"):
+        return True
+    return fault.kind == "http_status" and fault.status is not None and (fault.status == 429 or fault.status >= 500)

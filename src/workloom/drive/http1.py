@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import httptools
 from msgspec import Struct
 
+from workloom.drive.tunnel import Proxy, tunnel
 from workloom.errors import BackendError, UsageError
 
 
@@ -28,6 +29,8 @@ class Sink(Protocol):
     """What an exchange's answer goes to. Instants are raw readings of the run's counter; an exception ends it."""
 
     status: int
+    head: bytes
+    """The headers, of an answer whose status is no success."""
 
     def feed(self, body: bytes, at_ns: int) -> bool:
         """Body bytes of one read; True to hang up."""
@@ -57,10 +60,14 @@ class Endpoint(Struct, frozen=True):
     port: int
     path: str
     tls: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
 
     @classmethod
-    def parse(cls, url: str, verify: bool = True) -> Endpoint:
-        """The endpoint of a URL like ``http://127.0.0.1:8000/v1``; a UsageError for anything else."""
+    def parse(cls, url: str, verify: bool = True, ca_file: str | None = None) -> Endpoint:
+        """The endpoint of a URL like ``http://127.0.0.1:8000/v1``; a UsageError for anything else.
+
+        `ca_file` holds the certificates to trust instead of the system's; without `verify` all are.
+        """
         where, form = _shown_url(url), "http(s)://host[:port]/path"
         try:
             parts = urlsplit(url)
@@ -82,11 +89,7 @@ class Endpoint(Struct, frozen=True):
             raise UsageError(
                 "the URL has parts that a base URL cannot have", where=where, expected="ASCII without ?, # or spaces"
             )
-        tls = None
-        if parts.scheme == "https":
-            tls = ssl.create_default_context()
-            if not verify:
-                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        tls = _tls(verify, ca_file) if parts.scheme == "https" else None
         return cls(parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"), tls)
 
     @property
@@ -94,6 +97,18 @@ class Endpoint(Struct, frozen=True):
         """What the Host header says."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def _tls(verify: bool, ca_file: str | None) -> ssl.SSLContext:
+    try:
+        tls = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            "the file of certificates cannot be read", where=ca_file, expected="certificates in PEM form", found=error
+        ) from None
+    if not verify:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return tls
 
 
 def _shown_url(url: str) -> str:
@@ -108,11 +123,28 @@ def _shown_url(url: str) -> str:
     return f"{start}***@{base[at + 1 :]}" if at < len(base) else f"{start}***"
 
 
+class Traffic:
+    """What the connections of a run took: counts that only grow."""
+
+    __slots__ = ("handling_ns", "received", "sent")
+
+    def __init__(self) -> None:
+        self.handling_ns = 0
+        """Time spent on what was read: parsing, stamping, handing on."""
+        self.received = 0
+        """Bytes read, headers and chunk sizes included; below TLS they are more."""
+        self.sent = 0
+        """Bytes handed over to be sent."""
+
+
 class Connection(asyncio.Protocol):
     """One connection. `raw` is the counter that stamps reads and the moment of sending."""
 
-    def __init__(self, raw: Callable[[], int], park: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, raw: Callable[[], int], park: Callable[[Connection], None], traffic: Traffic | None = None
+    ) -> None:
         self._raw = raw
+        self._traffic = traffic or Traffic()
         self._park = park
         """Called when an exchange has ended and the connection can carry another."""
         self._sink: Sink | None = None
@@ -128,6 +160,8 @@ class Connection(asyncio.Protocol):
         self.alive = True
         self.used = 0
         """Exchanges begun on this connection."""
+        self.received = 0
+        """Bytes read in this exchange."""
 
     @property
     def usable(self) -> bool:
@@ -141,6 +175,7 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._head.clear()
         self._complete = False
+        self.received = 0
         self.used += 1
         at_ns = self._raw()
         self._transport.writelines(lines)
@@ -164,6 +199,7 @@ class Connection(asyncio.Protocol):
         if sink is None:  # nothing was asked
             self.abort()
             return
+        self.received += len(data)
         if not sink.status:
             self._head += data
         broken = None
@@ -178,6 +214,9 @@ class Connection(asyncio.Protocol):
             self._pass_on(sink, at_ns, broken)
         except Exception as error:
             self._fail(sink, error)
+        traffic = self._traffic
+        traffic.received += len(data)
+        traffic.handling_ns += self._raw() - at_ns
 
     def _pass_on(self, sink: Sink, at_ns: int, broken: BackendError | None) -> None:
         """Hand on what a read held of the body, then what became of the message."""
@@ -208,8 +247,10 @@ class Connection(asyncio.Protocol):
         elif not self._head and self.used > 1:
             sink.lost(Stale())
         else:
-            when = "in the middle of its answer" if sink.status else "without an answer"
-            sink.lost(BackendError("closed", f"the server closed the connection {when}{f': {exc}' if exc else ''}"))
+            began = bool(sink.status)
+            kind, when = ("truncated", "in the middle of its answer") if began else ("disconnect", "without an answer")
+            why = f": {exc}" if exc else ""
+            sink.lost(BackendError(kind, f"the server closed the connection {when}{why}", status=sink.status or None))
 
     # --- httptools calls these
 
@@ -219,8 +260,11 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200 and self._sink is not None and not self._complete:
-            self._sink.status = status
+        sink = self._sink
+        if status >= 200 and sink is not None and not self._complete:
+            sink.status = status
+            if status >= 300:
+                sink.head = bytes(self._head)
 
     def on_message_complete(self) -> None:
         if self._sink is not None and self._sink.status and not self._complete:
@@ -262,9 +306,17 @@ def _shown(data: bytes) -> str:
 class Pool:
     """Connections to one endpoint: as many as there are exchanges in flight, the last used is used next."""
 
-    def __init__(self, endpoint: Endpoint, raw: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        raw: Callable[[], int],
+        traffic: Traffic | None = None,
+        connect_timeout_s: float | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self._raw = raw
+        self._traffic = traffic or Traffic()
+        self._timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
         self.connects = 0
         """Connections made."""
@@ -280,19 +332,42 @@ class Pool:
     async def connect(self) -> Connection:
         """A new connection; a BackendError of kind `connect` when there is none to be had."""
         end = self.endpoint
-        loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(
-                lambda: Connection(self._raw, self._idle.append), end.host, end.port, ssl=end.tls
-            )
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._open()
         except (OSError, ValueError, RuntimeError, OverflowError) as error:
+            said: object = error
+            if isinstance(error, TimeoutError) and not str(error):
+                said = f"no connection within {self._timeout_s:g} s" if self._timeout_s else "timed out"
+            way = f" by way of the proxy {end.proxy.host}:{end.proxy.port}" if end.proxy is not None else ""
             raise BackendError(
                 "connect",
-                f"cannot connect to {end.authority}: {error or type(error).__name__}",
+                f"cannot connect to {end.authority}{way}: {said or type(error).__name__}",
                 hint="is the server up, and the URL right?",
             ) from error
         self.connects += 1
         return connection
+
+    async def _open(self) -> Connection:
+        end, loop = self.endpoint, asyncio.get_running_loop()
+        if end.proxy is None:
+            _, connection = await loop.create_connection(self._new, end.host, end.port, ssl=end.tls)
+        elif end.tls is None:
+            _, connection = await loop.create_connection(self._new, end.proxy.host, end.proxy.port)
+        else:
+            transport = await tunnel(end.proxy, end.host, end.port)
+            connection = self._new()
+            try:
+                tls = await loop.start_tls(transport, connection, end.tls, server_hostname=end.host)
+            except BaseException:
+                transport.abort()
+                raise
+            assert tls is not None
+            connection.connection_made(tls)
+        return connection
+
+    def _new(self) -> Connection:
+        return Connection(self._raw, self._idle.append, self._traffic)
 
     def close(self) -> None:
         """Close the idle connections."""

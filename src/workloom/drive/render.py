@@ -8,7 +8,9 @@ fragments to the same list and remembers how many are its own, so a call costs i
     turn 1      <------------------- count = 2 ------------------------------------->
     turn 2      <------------------- count = 4: turn 1, its answer, the next message ------------------------------->
 
-The words of all messages, in order, are exactly the prompt's tokens.
+The words of all messages, in order, are exactly the prompt's tokens, unless they are corrected by what the server
+counts. Then a prompt's own fresh parts, the last first, are made shorter or longer by as much as its base was counted
+too long or too short and as its new messages are known to cost; what it inherits, and what instances share, stays.
 """
 
 from __future__ import annotations
@@ -17,150 +19,201 @@ from bisect import bisect_left
 
 import msgspec
 
-from workloom.drive.text import Texts
-from workloom.prompt import Piece, Prompt
+from workloom.drive.correction import Correction, believed
+from workloom.drive.frame import Frame, Role, TextFrame
+from workloom.drive.styles import Recorded, Style
+from workloom.drive.text import CODE
+from workloom.drive.trail import Rendered, Trail, kept
+from workloom.errors import UsageError
+from workloom.prompt import TRACE_TEXTS, Piece, Prompt
 
-SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-
-
-class Trail:
-    """The fragments of a line of prompts, oldest first, and the role each belongs to."""
-
-    __slots__ = ("fragments", "roles")
-
-    def __init__(self, fragments: list[bytes], roles: list[str]) -> None:
-        self.fragments = fragments
-        self.roles = roles
-
-
-class Rendered:
-    """One prompt: the first `count` fragments of a trail, `size` bytes in all."""
-
-    __slots__ = ("chat", "count", "size", "trail")
-
-    def __init__(self, trail: Trail, count: int, size: int, chat: bool) -> None:
-        self.trail = trail
-        self.count = count
-        self.size = size
-        self.chat = chat
-
-    @property
-    def fragments(self) -> list[bytes]:
-        return self.trail.fragments[: self.count]
+__all__ = ["Rendered", "Renderer"]
 
 
 class Renderer:
-    """Renders the prompts of one run, as chat messages or as one text."""
+    """Renders the prompts of one run for one API.
 
-    def __init__(self, texts: Texts, chat: bool) -> None:
-        self._texts = texts
-        self._chat = chat
-        self._glues = {
-            role: b'"},{"role":"%s","content":"' % role.encode() if chat else b" " for role in (SYSTEM, USER, ASSISTANT)
-        }
+    `correct`: meet the planned count by the server's. `tools`: definitions at the head of a prompt become the tools
+    array, and what tools say messages of their own; otherwise they are the system's and the user's.
+    """
+
+    def __init__(self, style: Style, frame: Frame, *, correct: bool = False, tools: bool = False) -> None:
+        if style.join != frame.words:
+            raise UsageError(
+                "this style of text and this API do not go together",
+                where="--text",
+                hint="token ids are for the completions endpoint with prompts of ids, all other styles are for texts",
+            )
+        self._style = style
+        self._frame = frame
+        self._tools = tools
+        self._said = isinstance(style, Recorded)
+        self._plain = isinstance(frame, TextFrame)
+        self._ids = frame.words != b" "
+        """Nobody knows the ids of a text: answers are ids of our own too."""
+        self.correction = Correction(self, self._said) if correct else None
 
     def render(self, prompt: Prompt) -> Rendered:
         """The prompt's fragments; kept on the prompt for those that continue it."""
         line = []
-        while not self._done(prompt):
+        rendered = kept(prompt, self)
+        while rendered is None:
             line.append(prompt)
             if prompt.base is None:
                 break
             prompt = prompt.base
-        rendered = prompt.rendered
+            rendered = kept(prompt, self)
         for each in reversed(line):
-            rendered = each.rendered = self._render(each)
-        assert isinstance(rendered, Rendered)
+            made = self._render(each)
+            others = each.rendered
+            made.other = others if isinstance(others, Rendered) else None
+            rendered = each.rendered = made
+        assert rendered is not None
         return rendered
 
-    def _done(self, prompt: Prompt) -> bool:
-        kept = prompt.rendered
-        return isinstance(kept, Rendered) and kept.chat is self._chat
+    def counted(self, prompt: Prompt, tokens: int) -> None:
+        """The server counted a prompt that was rendered as so many tokens."""
+        prompt.counted_tokens = tokens
+        rendered = kept(prompt, self)
+        if self.correction is not None and rendered is not None:
+            self.correction.learn(rendered, believed(prompt, rendered))
 
     def _render(self, prompt: Prompt) -> Rendered:
-        trail, count, size = self._begin(prompt)
-        if len(trail.fragments) > count:  # another prompt went on from the same place
-            trail = Trail(trail.fragments[:count], trail.roles[:count])
-        for piece in prompt.pieces:
-            if piece.tokens > 0:
-                size += self._append(trail, _role(piece, trail.roles), self._texts.text(piece.text, piece.tokens))
-        assert len(trail.fragments) == len(prompt.key.ids)
-        return Rendered(trail, len(trail.fragments), size, self._chat)
+        trail, size, tokens, words = self._begin(prompt)
+        begun = len(trail.fragments)
+        pieces = [piece for piece in prompt.pieces if piece.tokens > 0]
+        roles: list[Role] = []
+        last = trail.roles[-1] if begun else None
+        for piece in pieces:
+            last = self._role(piece, last)
+            roles.append(last)
+        turn = None
+        if self.correction is not None:
+            turn = self.correction.turn(prompt, trail, tokens, words, pieces, roles)
+        wanted = turn.tokens if turn is not None else [piece.tokens for piece in pieces]
+        private = prompt.lead_tokens < prompt.base_tokens
+        for piece, role, count in zip(pieces, roles, wanted, strict=True):
+            text, own = self._text(piece, count, private)
+            private = private or piece.text < TRACE_TEXTS
+            size += self._append(trail, role, text, count, own)
+            tokens += count
+            words += own
+        rendered = Rendered(self, trail, size, tokens, words)
+        if turn is not None:
+            rendered.origin, rendered.kind, rendered.expected = turn.origin, turn.kind, turn.expected
+        return rendered
 
-    def _begin(self, prompt: Prompt) -> tuple[Trail, int, int]:
-        """What the prompt inherits: a trail, how many of its fragments, and their bytes."""
+    # -- what a prompt inherits
+
+    def _begin(self, prompt: Prompt) -> tuple[Trail, int, int, int]:
+        """A trail that ends where the inherited part does, its bytes, its tokens and our words among them."""
         base = prompt.base
         if base is None or prompt.base_tokens <= 0:
-            return Trail([], []), 0, 0
-        kept = base.rendered
-        assert isinstance(kept, Rendered)
+            return Trail(), 0, 0, 0
+        before = kept(base, self)
+        assert before is not None
         over = prompt.base_tokens - base.tokens
         if over < 0:
-            return self._cut(base, kept, prompt.base_tokens)
+            return self._cut(base, before, prompt.base_tokens)
+        trail = before.trail
+        if len(trail.fragments) > before.count:  # another prompt went on from the same place
+            trail = Trail(trail, before.count)
         if over == 0:
-            return kept.trail, kept.count, kept.size
-        trail = kept.trail
-        if len(trail.fragments) > kept.count:
-            trail = Trail(trail.fragments[: kept.count], trail.roles[: kept.count])
-        size = kept.size + self._append(trail, ASSISTANT, self._answer(base, over))
-        return trail, len(trail.fragments), size
+            return trail, before.size, before.tokens, before.words
+        text, tokens, words = self._answer(base, over)
+        size = before.size + self._append(trail, "assistant", text, tokens, words)
+        return trail, size, before.tokens + tokens, before.words + words
 
-    def _cut(self, base: Prompt, kept: Rendered, tokens: int) -> tuple[Trail, int, int]:
-        """The first `tokens` tokens of a prompt."""
-        ends, trail = base.key.ends, kept.trail
+    def _cut(self, base: Prompt, whole: Rendered, tokens: int) -> tuple[Trail, int, int, int]:
+        """The first `tokens` tokens of a prompt, by the plan."""
+        ends, trail = base.key.ends, whole.trail
         last = bisect_left(ends, tokens)
-        whole = ends[last] == tokens
-        count = last + 1 if whole else last
-        cut = Trail(trail.fragments[:count], trail.roles[:count])
+        even = ends[last] == tokens
+        count = last + 1 if even else last
+        cut = Trail(trail, count)
         size = sum(map(len, cut.fragments))
-        if not whole:
+        if not even:
             before = ends[last - 1] if last else 0
             role, wanted = trail.roles[last], tokens - before
-            if role == ASSISTANT:
-                glue = self._glue(cut, role)
-                words = msgspec.json.decode(b'"' + trail.fragments[last][len(glue) :] + b'"').split()
-                text = _json(_share(words, wanted, ends[last] - before))
+            sent, own = trail.tokens[last], trail.words[last]
+            if own == sent:
+                wanted = own = min(wanted, sent)
+                text = self._style.text(base.key.ids[last], wanted)
             else:
-                text = self._texts.text(base.key.ids[last], wanted)
-            size += self._append(cut, role, text)
-        return cut, len(cut.fragments), size
+                glue = self._glue(cut, role)
+                said = msgspec.json.decode(b'"' + trail.fragments[last][len(glue) :] + b'"').split()
+                own = round(own * wanted / (ends[last] - before))
+                text = _json(_share(said, wanted, ends[last] - before))
+            size += self._append(cut, role, text, wanted, own)
+        return cut, size, sum(cut.tokens), sum(cut.words)
 
-    def _answer(self, base: Prompt, tokens: int) -> bytes:
-        """The first `tokens` tokens of the answer to a prompt; words of our own where its text is not known."""
+    # -- texts
+
+    def _answer(self, base: Prompt, tokens: int) -> tuple[bytes, int, int]:
+        """The first `tokens` tokens of the answer to a prompt, how many they are, and our words among them.
+
+        Words of our own where its text is not known.
+        """
         text = base.answer_text
-        if not text or text.isspace():
-            return self._texts.text(base.answer_number, tokens)
-        answered = base.answer_tokens or tokens
-        if tokens < answered:
-            text = _share(text.split(), tokens, answered)
-        return _json(text if self._chat else text.strip())
+        if self._ids or not text or text.isspace():
+            return self._style.text(base.kept_number, tokens), tokens, tokens
+        worth = base.kept_tokens or tokens
+        if tokens < worth:
+            text = _share(text.split(), tokens, worth)
+        return _json(text.strip() if self._plain else text), min(tokens, worth), 0
 
-    def _append(self, trail: Trail, role: str, text: bytes) -> int:
+    def _text(self, piece: Piece, tokens: int, private: bool) -> tuple[bytes, int]:
+        """A piece in so many tokens, and how many of them are words of our own.
+
+        What an answer or the trace says comes first, words of our own fill it up. Where nothing `private` stands
+        before it, it opens with its code: else the same words in another instance would be found in a cache.
+        """
+        source, said = piece.source, piece.said if self._said else None
+        if source is not None and source.answer_text and not source.answer_text.isspace():
+            said, worth = source.answer_text, source.kept_tokens or tokens
+        else:
+            worth = piece.tokens
+        if self._ids or not said or said.isspace():
+            return self._style.text(piece.text, tokens), tokens
+        opening = 0 if private else CODE if tokens > 2 * CODE else 1
+        repeated = min(worth, tokens - opening)
+        if repeated < worth:
+            said = _share(said.split(), repeated, worth) if repeated > 0 else ""
+        own = self._style.text(piece.text, tokens - repeated).split(b" ")
+        ours = [b" ".join(own[:opening]), _json(said.strip()), b" ".join(own[opening:])]
+        return b" ".join(text for text in ours if text), tokens - repeated
+
+    def _role(self, piece: Piece, last: Role | None) -> Role:
+        """Whose message a piece belongs to: scaffolds open the prompt as the system's, answers are the assistant's."""
+        kind = piece.kind
+        if kind == "answer":
+            return "assistant"
+        if kind == "tool" and self._tools:
+            return "tool"
+        if kind == "definition" and self._tools and last in (None, "definition"):
+            return "definition"
+        if kind in ("span", "definition") and last in (None, "definition", "system"):
+            return "system"
+        return "user"
+
+    def _append(self, trail: Trail, role: Role, text: bytes, tokens: int, words: int) -> int:
         """Add a fragment; return its bytes."""
         fragment = self._glue(trail, role) + text
         trail.fragments.append(fragment)
         trail.roles.append(role)
+        trail.tokens.append(tokens)
+        trail.words.append(words)
         return len(fragment)
 
-    def _glue(self, trail: Trail, role: str) -> bytes:
+    def _glue(self, trail: Trail, role: Role) -> bytes:
         """What stands between the end of a trail and a fragment of that role."""
-        if not trail.roles:
-            return self._glues[role][3:] if self._chat else b""
-        return b" " if trail.roles[-1] == role else self._glues[role]
-
-
-def _role(piece: Piece, roles: list[str]) -> str:
-    """Whose message a piece belongs to: scaffolds open the prompt as the system's, answers are the assistant's."""
-    if piece.kind == "answer":
-        return ASSISTANT
-    if piece.kind in ("span", "definition") and (not roles or roles[-1] == SYSTEM):
-        return SYSTEM
-    return USER
+        roles = trail.roles
+        return self._frame.glue(roles[-1] if roles else None, role, len(roles))
 
 
 def _share(words: list[str], wanted: int, of: int) -> str:
-    """The beginning of a text of `of` tokens that is worth `wanted` of them, by its words."""
-    return " ".join(words[: round(len(words) * wanted / of)])
+    """The beginning of a text of `of` tokens that is worth `wanted` of them, by its words: one at least."""
+    return " ".join(words[: max(1, round(len(words) * wanted / of))])
 
 
 def _json(text: str) -> bytes:

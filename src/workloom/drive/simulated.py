@@ -20,6 +20,10 @@ def chunk_run(steps: Steps) -> ChunkRun:
     return ChunkRun(-(-steps.end_ps // PS), steps.gap_ps / PS, steps.slope_ps / PS, steps.length, 1)
 
 
+_NEVER_REPEATED = 1 << 61
+"""Makes the number of an answer one that no prompt has."""
+
+
 class SimulatedBackend:
     """Answers calls from an engine. Nothing here waits but for the engine's own events."""
 
@@ -38,7 +42,8 @@ class SimulatedBackend:
         if request.stop_after is not None:
             wanted = min(wanted, request.stop_after)
         try:
-            self.engine.submit(sent, request.name, prompt.key, prompt.answer_number, wanted)
+            answer = prompt.answer_number if request.repeated else prompt.answer_number | _NEVER_REPEATED
+            self.engine.submit(sent, request.name, prompt.key, answer, wanted)
         except Refused as refused:
             raise BackendError("context_overflow", str(refused), hint=refused.hint) from refused
         done = self._waiting[request.name] = asyncio.get_running_loop().create_future()

@@ -1,18 +1,21 @@
-"""What an OpenAI-compatible server streams: server-sent events, each a piece of the answer.
+"""What a server streams: server-sent events, each a piece of the answer.
 
 Real servers differ: usage comes in an event without choices or with the finish reason; the first event may hold a role
-only; the stream may end without ``[DONE]``, carry an error with status 200, or be one JSON object although a stream
-was asked for. All of that is taken here. Tokens are counted by `usage`, never by events.
+only; the stream may end without a last word, carry an error with status 200, or be one JSON object although a stream
+was asked for. All of that is taken here; what an event says is for the API's own subclass (:mod:`workloom.drive.api`).
+Tokens are counted by the server's usage, never by events.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import msgspec
+from msgspec import Struct
 
-from workloom.drive.events import Choice, Event, ToolCall, Usage, decode
+from workloom.drive.faults import refused
 from workloom.errors import BackendError
 from workloom.records import ChunkRun
 
@@ -21,11 +24,23 @@ _LONGEST = 1 << 23
 """Bytes without an end of an event that are taken for nonsense."""
 _LONGEST_WHOLE = 1 << 26
 """Bytes of an answer that is no stream; more is not kept."""
-_NOT_OPENAI = "is this an OpenAI-compatible endpoint?"
+_NOT_OPENAI = "does the server speak the API that was asked for?"
+
+
+class Counts(Struct):
+    """Tokens by the server's own count; None where it does not say. Output includes reasoning, prompt the cached."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class Answer:
-    """The sink of one call: counts what arrives and keeps the text. Instants are raw counter readings."""
+    """The sink of one call: counts what arrives and keeps the text. Instants are raw counter readings.
+
+    A subclass is one API: `decoder` makes an event of JSON, `_hear` takes one in, `_hear_whole` a whole answer.
+    """
 
     __slots__ = (
         "_carry",
@@ -33,16 +48,19 @@ class Answer:
         "_on_chunk",
         "_origin",
         "_streams",
-        "_thinking",
         "_whole",
         "chunks",
         "done",
         "finish",
+        "head",
         "status",
         "stop_after",
         "texts",
+        "thoughts",
         "usage",
     )
+
+    decoder: ClassVar[msgspec.json.Decoder[Any]]
 
     def __init__(
         self, done: asyncio.Future[int], on_chunk: Callable[[ChunkRun], None], origin: int, stop_after: int | None
@@ -50,11 +68,17 @@ class Answer:
         self.done = done
         """Resolves to the reading of the read that ended the answer."""
         self.status = 0
+        self.head = b""
+        """The headers, of an answer whose status is no success."""
         self.stop_after = _NEVER if stop_after is None else stop_after
         self.chunks = 0
         """Events so far that carried content, reasoning or a tool call."""
         self.texts: list[str] = []
-        self.usage: Usage | None = None
+        """What an agent sees: content and tool calls."""
+        self.thoughts: list[str] = []
+        """Reasoning."""
+        self.usage: Any = None
+        """What the server counted, as its API has it."""
         self.finish: str | None = None
         self._on_chunk = on_chunk
         self._origin = origin
@@ -65,8 +89,7 @@ class Answer:
         self._whole = bytearray()
         """The body of an answer that is no stream."""
         self._closed = False
-        """True once ``[DONE]`` came."""
-        self._thinking = False
+        """True once the API's last word came (``[DONE]`` and the like)."""
 
     # --- the connection calls these
 
@@ -80,7 +103,7 @@ class Answer:
         self._carry = events.pop()
         if not events:
             if len(self._carry) > _LONGEST:
-                raise _nonsense(self._carry, None)
+                raise nonsense(self._carry, None)
             return False
         before = self.chunks
         try:
@@ -95,16 +118,16 @@ class Answer:
         return enough
 
     def end(self, at_ns: int) -> None:
-        if self.status != 200:
-            raise _refused(self.status, bytes(self._whole))
+        if self.status >= 300:
+            raise refused(self.status, bytes(self._whole), self.head)
         if self._whole:
             self._take_whole(bytes(self._whole), at_ns)
-        elif not self._streams:
-            raise BackendError("protocol", "the server sent an empty answer", status=200, hint=_NOT_OPENAI)
-        elif self._carry.strip() and self.feed(b"\n\n", at_ns):  # the last event lacked its empty line
+        elif self._carry.strip() and self._last_event(at_ns):
             return
-        if self.finish is None and not self._closed:
-            raise BackendError("closed", "the stream ended in the middle of the answer", status=200)
+        if self._streams and self.finish is None and not self._closed:
+            raise _truncated()
+        if not self.chunks:
+            raise self._empty()
         self._resolve(at_ns)
 
     def lost(self, error: Exception) -> None:
@@ -113,8 +136,27 @@ class Answer:
 
     # --- what came
 
-    def text(self) -> str:
-        return "".join(self.texts)
+    def text(self, reasoning: bool = True) -> str:
+        """The answer, with its reasoning before it or without."""
+        said = "".join(self.texts)
+        if not reasoning or not self.thoughts:
+            return said
+        thought = "".join(self.thoughts)
+        return f"{thought} {said}" if said else thought
+
+    def counts(self) -> Counts:
+        """The server's usage."""
+        raise NotImplementedError
+
+    def _hear(self, event: Any) -> int:
+        """Keep what one event says; how many pieces of the answer that was."""
+        raise NotImplementedError
+
+    def _hear_whole(self, event: Any) -> int | None:
+        """Keep an answer that came whole; None when it is none."""
+        raise NotImplementedError
+
+    # ---
 
     def _resolve(self, at_ns: int) -> None:
         if not self.done.done():
@@ -122,11 +164,11 @@ class Answer:
 
     def _begin(self, body: bytes) -> bool:
         """True when the body is a stream of events, which its first byte tells better than its content type."""
-        if self._whole or self.status != 200 or body.lstrip()[:1] in (b"{", b"[", b"<"):
+        if self._whole or self.status >= 300 or body.lstrip()[:1] in (b"{", b"[", b"<"):
             self._whole += body
             if len(self._whole) > _LONGEST_WHOLE:
                 raise BackendError(
-                    "protocol",
+                    "malformed",
                     f"the answer is no stream of events and longer than {_LONGEST_WHOLE:,} bytes",
                     status=self.status,
                     hint=_NOT_OPENAI,
@@ -137,52 +179,29 @@ class Answer:
 
     def _take(self, events: list[bytes]) -> bool:
         """Take events in; True when it was enough and the rest is not wanted."""
+        decode, hear, enough = self.decoder.decode, self._hear, self.stop_after
         for data in events:
             try:
                 event = decode(data[6:]) if data.startswith(b"data: {") else self._other(data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 event = self._other(data)
-            if event is None:
-                continue
-            if event.choices:
-                for choice in event.choices:
-                    if self._said(choice):
-                        self.chunks += 1
-            elif event.error is not None or event.message is not None:
-                raise _reported(event)
-            if event.usage is not None:
-                self.usage = event.usage
-            if self.chunks >= self.stop_after:
-                return True
+            if event is not None:
+                self.chunks += hear(event)
+                if self.chunks >= enough:
+                    return True
         return False
 
-    def _said(self, choice: Choice) -> bool:
-        """Keep what one choice says; False when that is nothing."""
-        if choice.finish_reason is not None:
-            self.finish = choice.finish_reason
-        delta = choice.delta or choice.message
-        if delta is None:
-            if choice.text:
-                self.texts.append(choice.text)
-                return True
-            return False
-        thought = delta.reasoning_content or delta.reasoning
-        if thought:
-            self.texts.append(thought)
-            self._thinking = True
-        text = delta.content or delta.refusal
-        if not text and delta.tool_calls:
-            text = _called(delta.tool_calls)
-        elif not text:
-            return bool(thought)
-        if self._thinking:
-            self._thinking = False
-            self.texts.append(" ")
-        self.texts.append(text)
-        return True
-
-    def _other(self, data: bytes) -> Event | None:
+    def _other(self, data: bytes) -> Any:
         """An event that is not one line of `data: {`; None when it has nothing to say."""
+        if data == b"data: [DONE]":
+            self._closed = True
+            return None
+        at = data.find(b"\ndata: {")
+        if at > 0 and data.startswith(b"event:") and data.count(b"\n") == 1:
+            try:
+                return self.decoder.decode(data[at + 7 :])
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise nonsense(data[at + 7 :], error) from None
         lines = [line[5:].removeprefix(b" ") for line in data.split(b"\n") if line.startswith(b"data:")]
         payload = b"\n".join(lines).strip()
         if payload == b"[DONE]":
@@ -191,36 +210,49 @@ class Answer:
         if not payload:
             if all(line[:1] in (b"", b":") or line.split(b":")[0] in _FIELDS for line in data.split(b"\n")):
                 return None
-            raise _nonsense(data, None)
+            raise nonsense(data, None)
         try:
-            return decode(payload)
+            return self.decoder.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _nonsense(payload, error) from None
+            raise nonsense(payload, error) from None
 
     def _take_whole(self, body: bytes, at_ns: int) -> None:
         """All of the answer at once, from a server that does not stream: one chunk."""
         try:
-            event = decode(body)
+            count = self._hear_whole(self.decoder.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _nonsense(body, error) from None
-        if event.error is not None or (event.message is not None and not event.choices):
-            raise _reported(event)
-        if not event.choices:
-            raise _nonsense(body, None)
+            raise nonsense(body, error) from None
+        if count is None:
+            raise nonsense(body, None)
         self._closed = True
-        self.usage = event.usage
-        if self._said(event.choices[0]):
+        if count:
             self.chunks = 1
             self._on_chunk(ChunkRun(at_ns - self._origin, 0, 0, 1, 1))
+
+    def _last_event(self, at_ns: int) -> bool:
+        """Take in an event that lacks its empty line; True when it was enough. It may lack more."""
+        begun = self._carry.lstrip()
+        try:
+            return self.feed(b"\n\n", at_ns)
+        except BackendError as fault:
+            if fault.kind == "malformed" and begun.startswith(_FIELDS):
+                raise _truncated() from None
+            raise
+
+    def _empty(self) -> BackendError:
+        """The answer came to its end and there was nothing in it."""
+        finish = f", finish reason {self.finish}" if self.finish else ""
+        counts = self.counts()
+        counted = [f"{name} {value:,}" for name, value in msgspec.structs.asdict(counts).items() if value is not None]
+        usage = f"; the server counts {', '.join(counted)}" if counted else ""
+        return BackendError("empty", f"the answer holds nothing{finish}{usage}", status=200)
 
 
 _FIELDS = (b"event", b"id", b"retry", b"data")
 
 
-def _called(calls: list[ToolCall]) -> str:
-    """The text of tool calls: what of their names and arguments has come."""
-    functions = [call.function for call in calls if call.function is not None]
-    return "".join(f"{function.name or ''}{function.arguments or ''}" for function in functions)
+def _truncated() -> BackendError:
+    return BackendError("truncated", "the stream ended in the middle of the answer", status=200)
 
 
 def _plain_lines(text: bytes) -> bytes:
@@ -230,45 +262,10 @@ def _plain_lines(text: bytes) -> bytes:
     return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _nonsense(payload: bytes, error: Exception | None) -> BackendError:
+def nonsense(payload: bytes, error: Exception | None) -> BackendError:
+    """Something that is no event of an answer."""
     shown = payload[:80].decode("utf-8", "replace")
     why = f" ({error})" if error is not None else ""
     return BackendError(
-        "protocol", f"the server sent what is no event of an answer: {shown!r}{why}", status=200, hint=_NOT_OPENAI
+        "malformed", f"the server sent what is no event of an answer: {shown!r}{why}", status=200, hint=_NOT_OPENAI
     )
-
-
-def _reported(event: Event) -> BackendError:
-    """The server's own words for what went wrong after it had said 200."""
-    text, status = event.message, 200
-    if isinstance(event.error, dict):
-        text = event.error.get("message") or event.error
-        if isinstance(event.error.get("code"), int):
-            status = event.error["code"]
-    elif event.error is not None:
-        text = event.error
-    return BackendError("status", f"the server reports an error: {str(text)[:500]}", status=status)
-
-
-def _refused(status: int, body: bytes) -> BackendError:
-    """The message of an answer whose status is not 200; servers put it in several places."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        found = body.decode("utf-8", "replace").strip()
-    if isinstance(found, dict):
-        inner = found.get("error") or found
-        found = inner.get("message") or inner.get("detail") or inner if isinstance(inner, dict) else inner
-    text = f": {str(found)[:500]}" if found else ""
-    return BackendError(
-        "status", f"the server answered with status {status}{text}", status=status, hint=_HINTS.get(status)
-    )
-
-
-_HINTS = {
-    401: "set the API key in the environment",
-    403: "set the API key in the environment",
-    404: "is the URL's path right (it often ends in /v1), and the model's name?",
-    422: "the server may not know an extra body field: turn exact output lengths off",
-    429: "the server limits the rate of requests",
-}

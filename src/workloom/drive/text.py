@@ -15,8 +15,11 @@ at its first token. A text of n words is the beginning of the same text of more.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from hashlib import blake2b, shake_256
+
+from msgspec import Struct
 
 from workloom import words
 from workloom.prompt import ORDINAL_BITS
@@ -25,10 +28,12 @@ CODE = 5
 """Code words at the start of a period."""
 PERIOD = 12
 """Words from one code to the next; PERIOD + CODE - 1 words in a row hold a whole code."""
+LONGEST_PERIOD = 16
+"""Of any so many words in a row, a period that long still has all code words among them."""
 ROWS = 4096
 """Prepared rows of filler; a text begins at one of them and goes round."""
 
-_PATTERNS = (
+PATTERNS = (
     "the W of the W and W",
     "a W with some W for W",
     "this W is W to the W",
@@ -43,14 +48,28 @@ _PATTERNS = (
     "then a W into the W W",
 )
 """PERIOD - CODE words each; a W is a word of the pool. No punctuation: it would be a token of its own, or not."""
+PLAIN = (" ".join("W" * (PERIOD - CODE)),)
+"""The pattern of a text that is words of the pool alone."""
 
-FUNCTION_WORDS = tuple(sorted({word for pattern in _PATTERNS for word in pattern.split() if word != "W"}))
+FUNCTION_WORDS = tuple(sorted({word for pattern in PATTERNS for word in pattern.split() if word != "W"}))
 """The words of the patterns; the pool holds none of them."""
 
 _MASK = (1 << 64) - 1
 _ORDINAL = (1 << ORDINAL_BITS) - 1
 _STRIDE = 1_597
 """Odd, so that sessions one after the other begin with different words."""
+
+
+class Vocabulary(Struct, frozen=True):
+    """What texts are made of: words for the codes, rows of words between the codes, and what joins them all.
+
+    `pool`: a power of two of words, no two equal. `rows`: equally many words each, at most LONGEST_PERIOD - CODE.
+    Words stand as they do in a JSON string.
+    """
+
+    pool: tuple[bytes, ...]
+    rows: tuple[bytes, ...]
+    join: bytes = b" "
 
 
 @cache
@@ -60,29 +79,38 @@ def pool() -> tuple[bytes, ...]:
 
 
 @cache
-def _rows() -> tuple[bytes, ...]:
-    """The prepared filler: rows of PERIOD - CODE words, always the same."""
-    words = pool()
+def patterns() -> Vocabulary:
+    """Sentence-like patterns of the pool's words: what texts are made of unless another style is asked for."""
+    return Vocabulary(pool(), filler(pool(), PATTERNS))
+
+
+def filler(words: Sequence[bytes], patterns: Sequence[str], join: bytes = b" ") -> tuple[bytes, ...]:
+    """The prepared filler: ROWS rows of PERIOD - CODE words, always the same."""
     size = len(words)
     stream = shake_256(b"workloom filler rows").digest(ROWS * 2 * (PERIOD - CODE))
     at = 0
     rows = []
     for index in range(ROWS):
         row = []
-        for word in _PATTERNS[index % len(_PATTERNS)].split():
+        for word in patterns[index % len(patterns)].split():
             if word == "W":
                 row.append(words[int.from_bytes(stream[at : at + 2], "little") % size])
                 at += 2
             else:
                 row.append(word.encode())
-        rows.append(b" ".join(row))
+        rows.append(join.join(row))
     return tuple(rows)
 
 
-@cache
-def _places() -> tuple[int, ...]:
+def power_of_two(words: Iterable[bytes]) -> tuple[bytes, ...]:
+    """As many of the words as make a power of two, at most 65,536 (filler is drawn by two bytes)."""
+    found = tuple(words)[: 1 << 16]
+    return found[: 1 << len(found).bit_length() - 1] if found else ()
+
+
+@lru_cache(maxsize=8)
+def _places(size: int) -> tuple[int, ...]:
     """A fixed shuffle of the pool's indices: where the first word of the nth text of a session is."""
-    size = len(pool())
     stream = shake_256(b"workloom first words").digest(8 * size)
     return tuple(sorted(range(size), key=lambda i: stream[8 * i : 8 * i + 8]))
 
@@ -98,15 +126,18 @@ class Texts:
     That holds for trace-scope texts too, which all sessions of the run share.
     """
 
-    def __init__(self, salt: int) -> None:
+    def __init__(self, salt: int, vocabulary: Vocabulary | None = None) -> None:
         self.salt = salt & _MASK
-        self._words = pool()
-        self._places = _places()
-        _rows()  # made now, not within the first call
+        vocabulary = vocabulary or patterns()  # made now, not within the first call
+        self.join = vocabulary.join
+        self._words = vocabulary.pool
+        self._rows = vocabulary.rows
+        self._period = CODE + vocabulary.rows[0].count(self.join) + 1
+        self._places = _places(len(self._words))
         self._base = _base(self.salt)
 
     def code(self, number: int) -> tuple[bytes, int]:
-        """The code of a text, as CODE words joined by spaces, and the row its filler begins with."""
+        """The code of a text, as CODE words joined, and the row its filler begins with."""
         words, size = self._words, len(self._words)
         key = b"%d %d" % (self.salt, number)
         drawn = int.from_bytes(blake2b(key, digest_size=16, person=b"workloom.code").digest(), "little")
@@ -115,27 +146,27 @@ class Texts:
         for _ in range(CODE - 1):
             drawn, index = divmod(drawn, size)
             code.append(words[index])
-        return b" ".join(code), drawn % ROWS
+        return self.join.join(code), drawn % len(self._rows)
 
     def text(self, number: int, tokens: int) -> bytes:
-        """The first `tokens` words of a text, joined by single spaces: ASCII letters, safe in a JSON string."""
+        """The first `tokens` words of a text, joined by single spaces (ids by commas), safe in a JSON string."""
         if tokens <= 0:
             return b""
+        join, rows = self.join, self._rows
         code, start = self.code(number)
-        whole, rest = divmod(tokens, PERIOD)
+        whole, rest = divmod(tokens, self._period)
         if not whole:
-            return b" ".join((code + b" " + _rows()[start]).split(b" ", rest)[:rest])
-        text = code + b" " + (b" " + code + b" ").join(_filler(start, whole))
+            return join.join((code + join + rows[start]).split(join, rest)[:rest])
+        text = code + join + (join + code + join).join(_round(rows, start, whole))
         if rest:
-            last = (code + b" " + _rows()[(start + whole) % ROWS]).split(b" ", rest)[:rest]
-            text += b" " + b" ".join(last)
+            last = (code + join + rows[(start + whole) % len(rows)]).split(join, rest)[:rest]
+            text += join + join.join(last)
         return text
 
 
-def _filler(start: int, count: int) -> tuple[bytes, ...]:
+def _round(rows: tuple[bytes, ...], start: int, count: int) -> tuple[bytes, ...]:
     """`count` rows from the one at `start`, going round."""
-    rows = _rows()
-    if start + count <= ROWS:
+    if start + count <= len(rows):
         return rows[start : start + count]
-    turns = (start + count) // ROWS + 1
+    turns = (start + count) // len(rows) + 1
     return (rows * turns)[start : start + count]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from workloom.clock import Clock, Timer, to_ns
 from workloom.drive.backend import Request
+from workloom.drive.ideal import Ideal
 from workloom.errors import BackendError
 from workloom.plan import Instance
-from workloom.prefix import PrefixTree
-from workloom.prompt import Cursors, Prompt, Prompts
-from workloom.records import CallRecord, SessionRecord
+from workloom.plan.start import Opening
+from workloom.prompt import Prompt, Prompts
+from workloom.records import CallRecord, Phase, SessionRecord
 from workloom.session import Call, children, prompt_tokens
 
 if TYPE_CHECKING:
@@ -21,18 +22,25 @@ if TYPE_CHECKING:
 class Tree:
     """One live session: which calls wait for what, which are in flight, and what became of the others."""
 
-    def __init__(self, drive: _Drive, instance: Instance, due_ns: int) -> None:
-        self.drive, self.instance, self.due_ns = drive, instance, due_ns
+    def __init__(self, drive: _Drive, instance: Instance) -> None:
+        self.drive, self.instance = drive, instance
         session = instance.session
-        self.start_ns = drive.clock.now()
-        self.prompts = Prompts(session, instance.k)
-        self.known, self.leads = Cursors(PrefixTree()), Cursors(drive.known)
-        """What an infinite cache would hold of this session, gone with it, and of all that others can share."""
+        self.due_ns = self.start_ns = drive.clock.now()
+        recipe = drive.plan.recipe
+        self.prompts = Prompts(session, instance.k, recipe.isolation, recipe.share_scaffold)
+        self.ideal = Ideal(drive.leads)
         self.children = children(session)
         self.missing = {call.id: len(call.after) for call in session.calls}
+        """Calls each still waits for; -1 once it is launched, or will never be."""
         self.due: dict[str, int] = {}
+        """When each is due as far as the calls that are done say."""
         self.ordinals = {call.id: i for i, call in enumerate(session.calls)}
         self.left = len(session.calls)
+        self.before: set[str] = set()
+        """Calls that were over before the session's part of the run began."""
+        self.prefill: frozenset[str] = frozenset()
+        self._rest_ns: dict[str, int] = {}
+        """What is left to wait, from the beginning, for what was over before."""
         self.ok = 0
         self.failed = False
         self.fault: str | None = None
@@ -41,14 +49,67 @@ class Tree:
         self.closed = False
         self.planned = prompt_tokens(session)
         self.tasks: dict[asyncio.Task[None], None] = {}
-        self.timers: dict[str, Timer] = {}
+        self.timers: dict[str, tuple[int, Timer]] = {}
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def start(self) -> None:
+    # -- how it begins
+
+    def open(self, opening: Opening) -> None:
+        """Begin in the middle: some calls are over, their answers as long as planned."""
+        self.prefill = frozenset(opening.prefill)
         for call in self.instance.session.calls:
-            if not call.after:
-                self._at(call, self.due_ns)
+            if call.id in opening.before:
+                self._pass_over(call)
+                self._answer_as_planned(call, self.prompts.make(call))
+        for name, seconds in opening.rest_s.items():
+            self._rest_ns[name] = self.drive.waits.wait_ns(seconds)
+
+    def _pass_over(self, call: Call) -> None:
+        self.before.add(call.id)
+        self.missing[call.id] = -1
+        self.left -= 1
+        for child in self.children[call.id]:
+            self.missing[child.id] -= sum(edge.call == call.id for edge in child.after)
+
+    def begin(self, due_ns: int) -> None:
+        """The session's part of the run begins: what waits for nothing more becomes due."""
+        self.due_ns, self.start_ns = due_ns, self.drive.clock.now()
+        for name, rest in self._rest_ns.items():
+            if self.missing[name] >= 0:
+                self.due[name] = max(self.due.get(name, 0), due_ns + rest)
+        for call in self.instance.session.calls:
+            if self.missing[call.id] == 0:
+                self.missing[call.id] = -1
+                self._at(call, self.due.get(call.id, due_ns))
+        self.drive.idle.rests(self)
         self._maybe_end()
+
+    async def warm(self, call: Call, *, advance: bool) -> bool:
+        """Send a call of one output token in the warm-up; False when it failed. `advance`: it is over then."""
+        prompt = self.prompts.made.get(call.id) or self.prompts.make(call)
+        now_ns = self.drive.clock.now()
+        record = await self._send(call, prompt, now_ns, "warmup")
+        self.drive.sink.call(record)
+        if record.status == "censored":
+            raise asyncio.CancelledError
+        if record.status != "ok":
+            self.fault = (record.error or record.status).partition("\n")[0]
+            return False
+        self._answer_as_planned(call, prompt)
+        if advance:
+            self._pass_over(call)
+            for child in self.children[call.id]:
+                waits = [self.drive.waits.wait_ns(edge.wait_s) for edge in child.after if edge.call == call.id]
+                self._rest_ns[child.id] = max(self._rest_ns.get(child.id, 0), *waits)
+        return True
+
+    def _answer_as_planned(self, call: Call, prompt: Prompt) -> None:
+        """No answer of the server is to be repeated: words of our own stand for it, or the recorded ones."""
+        prompt.answer_tokens, prompt.answer_text, prompt.answer_text_tokens = call.answer_tokens, None, None
+        if self.drive.options.history == "text" and call.recorded is not None:
+            prompt.answer_text = call.recorded.answer
+
+    # -- timers
 
     def _at(self, call: Call, due_ns: int) -> None:
         """The call is due at an instant."""
@@ -57,18 +118,44 @@ class Tree:
         elif due_ns <= self.drive.clock.now():
             self._launch(call, due_ns)
         else:
-            self.timers[call.id] = self.drive.clock.call_at(due_ns, self._launch, call, due_ns)
+            self.timers[call.id] = due_ns, self.drive.clock.call_at(due_ns, self._launch, call, due_ns)
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next call that only waits is due."""
+        return min((due_ns for due_ns, _ in self.timers.values()), default=None)
+
+    def move_up(self, cap_ns: int) -> int:
+        """Let the next call be due at most so long from now; by how much all of them moved."""
+        first = self.next_due_ns
+        excess = 0 if first is None else max(0, first - self.drive.clock.now() - cap_ns)
+        if excess:
+            self.shift(excess)
+        return excess
+
+    def shift(self, by_ns: int) -> None:
+        """Everything that is due later is due so much earlier."""
+        by_id = {call.id: call for call in self.instance.session.calls}
+        for name, (due_ns, timer) in list(self.timers.items()):
+            timer.cancel()
+            earlier = due_ns - by_ns
+            self.timers[name] = earlier, self.drive.clock.call_at(earlier, self._launch, by_id[name], earlier)
+        for name, due_ns in self.due.items():
+            if self.missing[name] > 0:
+                self.due[name] = due_ns - by_ns
+
+    # -- calls
 
     def _launch(self, call: Call, due_ns: int) -> None:
         self.timers.pop(call.id, None)
-        if not self.drive.may_start():
+        drive = self.drive
+        if not drive.may_start():
             self.censored = True
             self.close()
             return
-        drive = self.drive
         drive.due_in_window += drive.in_window(due_ns)
-        name = f"{self.instance.k}/{call.id}"
-        task = asyncio.create_task(self._call(call, due_ns, name), name=name)
+        drive.idle.launched()
+        task = asyncio.create_task(self._call(call, due_ns), name=f"{self.instance.k}/{call.id}")
         self.tasks[task] = None
         task.add_done_callback(self._landed)
 
@@ -77,15 +164,29 @@ class Tree:
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
             self.drive.fail(fault)
+        self.drive.idle.landed(self)
         self._maybe_end()
 
     def _maybe_end(self) -> None:
         if not self.tasks and (self.left == 0 or (self.censored and not self.timers)):
             self.settle("ok")
 
-    async def _call(self, call: Call, due_ns: int, name: str) -> None:
-        drive, clock = self.drive, self.drive.clock
+    async def _call(self, call: Call, due_ns: int) -> None:
+        drive = self.drive
         prompt = self.prompts.make(call)
+        try:
+            record = await self._send(call, prompt, due_ns, "run")
+        finally:
+            drive.due_in_window -= drive.in_window(due_ns)
+        self._settled(call, prompt, record)
+        drive.ended(record)
+        drive._maybe_halt()
+
+    async def _send(self, call: Call, prompt: Prompt, due_ns: int, phase: Phase) -> CallRecord:
+        """Hand a call to the backend; its record, whatever became of it."""
+        drive, clock, progress = self.drive, self.drive.clock, self.drive.progress
+        served = self._served(call)
+        wanted = 1 if phase == "warmup" else call.output_tokens
         record = CallRecord(
             instance=self.instance.k,
             session=self.instance.session.id,
@@ -95,23 +196,26 @@ class Tree:
             status="ok",
             due_ns=due_ns,
             ordinal=self.ordinals[call.id],
+            phase=phase,
+            served_model=served,
             planned_prompt_tokens=self.planned[call.id],
-            planned_output_tokens=call.answer_tokens,
+            planned_output_tokens=call.answer_tokens if phase == "run" else 1,
             sent_prompt_tokens=prompt.tokens,
-            ideal_cached_tokens=max(self.known.add(prompt), self.leads.add_lead(prompt)),
+            ideal_cached_tokens=self.ideal.held(served, prompt),
         )
         request = Request(
-            name=name,
+            name=f"{self.instance.k}/{call.id}",
             instance=self.instance.k,
             session_key=f"{self.instance.session.id}.{self.instance.k}",
             agent=call.agent,
             model=call.model,
             prompt=prompt,
-            output_tokens=call.output_tokens,
-            stop_after=call.stop_after,
+            output_tokens=wanted,
+            stop_after=call.stop_after if phase == "run" else None,
+            phase=phase,
+            repeated=phase == "run" and drive.options.history == "live",
             recorded_s=_recorded_s(call),
         )
-        progress = drive.progress
         progress.calls_live += 1
         started_ns = clock.now()
         deadline = _Deadline(clock, drive.timeout_ns)
@@ -119,54 +223,79 @@ class Tree:
             outcome = await drive.backend.call(request, record.chunks.append)
         except BackendError as fault:
             record.status, record.error_kind, record.error = "error", fault.kind, str(fault)
-            record.sent_ns = fault.sent_ns
+            if fault.kind == "timeout":
+                record.status, record.error_kind = "timeout", None
+            record.sent_ns, record.http_status, record.retries = fault.sent_ns, fault.status, fault.retries
         except asyncio.CancelledError:
             record.status = "timeout" if deadline.passed else "censored"
             record.sent_ns = started_ns
             if not deadline.passed:
                 self.censored = True
         else:
-            record.sent_ns = outcome.sent_ns
-            record.done_ns = outcome.done_ns
+            record.sent_ns, record.done_ns = outcome.sent_ns, outcome.done_ns
+            if outcome.sent_prompt_tokens is not None:
+                record.sent_prompt_tokens = outcome.sent_prompt_tokens
+            record.asked_output_tokens = outcome.asked_output_tokens
             record.prompt_tokens, record.cached_tokens = outcome.prompt_tokens, outcome.cached_tokens
-            record.output_tokens, record.finish = outcome.output_tokens, outcome.finish
+            record.output_tokens, record.reasoning_tokens = outcome.output_tokens, outcome.reasoning_tokens
+            record.finish, record.target = outcome.finish, outcome.target
+            record.served_model = outcome.served_model or served
             record.connection_reused, record.resent = outcome.connection_reused, outcome.resent
+            record.retries = outcome.retries
+            record.bytes_sent, record.bytes_received = outcome.bytes_sent, outcome.bytes_received
             prompt.answer_text = outcome.answer
         finally:
             deadline.cancel()
             progress.calls_live -= 1
-            drive.due_in_window -= drive.in_window(due_ns)
-        self._settled(call, prompt, record)
-        drive._maybe_halt()
+        self._stamp(record)
+        return record
 
-    def _settled(self, call: Call, prompt: Prompt, record: CallRecord) -> None:
-        """A call that was started has ended: write its row, release or cancel what waited for it."""
-        drive, progress = self.drive, self.drive.progress
+    def _served(self, call: Call) -> str:
+        """The model that ideal hits of the call are kept by."""
+        return "" if self.drive.served is None else self.drive.served(call.agent, call.model)
+
+    def _stamp(self, record: CallRecord) -> None:
+        """First, last and done, and the tokens that came, from the chunks."""
         chunks = record.chunks
         if chunks:
             record.first_ns = chunks[0].first_ns
             record.last_ns = chunks[-1].last_ns
         if record.done_ns is None:
-            record.done_ns = drive.clock.now()
+            record.done_ns = self.drive.clock.now()
         elif record.last_ns is not None:
             record.last_ns = min(record.last_ns, record.done_ns)
         if record.output_tokens is None and chunks:
             record.output_tokens = sum(run.count * run.tokens_each for run in chunks)
+
+    def _settled(self, call: Call, prompt: Prompt, record: CallRecord) -> None:
+        """A call that was started has ended: write its row, release or cancel what waited for it."""
+        drive, progress = self.drive, self.drive.progress
         drive.sink.call(record)
         self.left -= 1
         if record.status == "ok":
-            prompt.answer_tokens = record.output_tokens or 0
-            self.known.add_answer(prompt)
+            assert record.done_ns is not None
+            came = record.output_tokens or 0
+            if drive.options.history == "live":
+                prompt.answer_tokens = came
+                self.ideal.answered(self._served(call), prompt)
+            else:
+                self._answer_as_planned(call, prompt)
             self.ok += 1
             progress.calls_done += 1
-            progress.output_tokens += prompt.answer_tokens
+            progress.output_tokens += came
             self._release(call, record.done_ns)
         else:
             progress.calls_failed += record.status != "censored"
             if record.status != "censored":
                 self.failed = True
                 self.fault = self.fault or (record.error or record.status).partition("\n")[0]
-            self._cancel_dependants(call, record)
+            advance = drive.options.after_error == "advance" and record.error_kind != "context_overflow"
+            if advance and record.status != "censored":
+                assert record.done_ns is not None
+                self._answer_as_planned(call, prompt)
+                self._release(call, record.done_ns)
+            else:
+                self._cancel_dependants(call, record)
 
     def _release(self, call: Call, done_ns: int) -> None:
         waits, progress = self.drive.waits, self.drive.progress
@@ -211,12 +340,14 @@ class Tree:
             cause=cause,
         )
 
+    # -- how it ends
+
     def close(self) -> None:
         """Start nothing more."""
         self.closed = True
-        if self.left > len(self.tasks):
+        if self.timers or any(missing >= 0 for missing in self.missing.values()):
             self.censored = True
-        for timer in self.timers.values():
+        for _, timer in self.timers.values():
             timer.cancel()
         self.timers.clear()
         self._maybe_end()
@@ -236,13 +367,15 @@ class Tree:
                 due_ns=self.due_ns,
                 start_ns=self.start_ns,
                 end_ns=drive.clock.now(),
-                calls=len(session.calls),
+                calls=len(session.calls) - len(self.before),
                 calls_ok=self.ok,
+                calls_before=len(self.before),
                 user=session.user,
             )
         )
         drive.progress.sessions_live -= 1
         drive.progress.sessions_done += 1
+        drive.idle.left()
         if not self.ended.done():
             self.ended.set_result(None)
 

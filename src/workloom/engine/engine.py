@@ -190,6 +190,12 @@ class Engine:
             self._cut(at)
         self._finish(sequence, "cancelled", at)
 
+    def reset_prefix_cache(self, at_ns: int) -> bool:
+        """Forget what no call holds; False when calls still hold blocks, which then stay (as vLLM does)."""
+        self._advance(at_ns * PS, before=1)
+        self.cache.forget()
+        return self.queue.free == self.queue.blocks
+
     # -- what comes out
 
     def advance(self, to_ns: int) -> list[Finished]:

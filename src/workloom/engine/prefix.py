@@ -160,6 +160,14 @@ class PrefixCache:
             node.pins -= 1
             self._prune(node)
 
+    def forget(self) -> None:
+        """Make every free block one that nobody can find again. What calls hold stays."""
+        for run in self.queue:
+            if run.node is not None:
+                node, run.node = run.node, None
+                node.copies.remove(run)
+                self._prune(node)
+
     def _prune(self, node: Node) -> None:
         while not (node.copies or node.branches or node.pins) and node.parent is not None:
             parent = node.parent

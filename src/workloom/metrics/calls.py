@@ -89,11 +89,17 @@ class CallCounts(Struct, frozen=True):
     """Of the ok ones: no content came, so they have no TTFT and no E2E."""
     ended: int
     """Ended well in the window, whenever they were due."""
+    retried: int = 0
+    """Sent again after they had failed, as was asked for; how often in all is `retries`."""
+    retries: int = 0
+    warmup: int = 0
+    """Of the recorded ones: sent before the window, to put contexts into the server's cache."""
+    warmup_failed: int = 0
 
 
 def count(calls: Calls, window: Window) -> CallCounts:
     """What became of the calls due in the window, and how many ended in it."""
-    due = window.holds(calls.due_ns)
+    due = window.holds(calls.due_ns) & ~calls.warmup
     ok = calls.status == OK
     return CallCounts(
         recorded=len(calls),
@@ -104,7 +110,11 @@ def count(calls: Calls, window: Window) -> CallCounts:
         censored=int((due & (calls.status == CENSORED)).sum()),
         waiting=int((due & (calls.status == CENSORED) & np.isnan(calls.first_ns)).sum()),
         empty=int((due & ok & np.isnan(calls.first_ns)).sum()),
-        ended=int((ok & window.holds(calls.done_ns)).sum()),
+        ended=int((ok & ~calls.warmup & window.holds(calls.done_ns)).sum()),
+        retried=int((due & (calls.retries > 0)).sum()),
+        retries=int(calls.retries[due].sum()),
+        warmup=int(calls.warmup.sum()),
+        warmup_failed=int((calls.warmup & ~ok).sum()),
     )
 
 
@@ -120,7 +130,7 @@ class Failures(Struct, frozen=True):
 
 def errors(calls: Calls, window: Window) -> dict[str, Failures]:
     """Failed calls due in the window by kind, the most frequent first; a time-out is a kind of its own."""
-    due = window.holds(calls.due_ns)
+    due = window.holds(calls.due_ns) & ~calls.warmup
     sent = int((due & (calls.status != CANCELLED)).sum())
     groups: dict[str, list[int]] = {}
     for row in np.flatnonzero(due & calls.failed).tolist():

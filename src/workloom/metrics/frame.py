@@ -69,8 +69,11 @@ class Calls:
     cached_tokens: Floats
     ideal_cached_tokens: Floats
     output_tokens: Floats
+    retries: Floats
     status: Ints
     """Index into STATUSES."""
+    warmup: Bools
+    """Sent before the measured window, to put contexts into the server's cache."""
     error_kind: Ints
     """Index into `error_kinds`; the kind of a call without an error is the empty word."""
     message: Ints
@@ -93,7 +96,7 @@ class Calls:
         return int(max((float(np.nanmax(a)) for a in instants if np.isfinite(a).any()), default=0.0))
 
 
-WORDS = ["status", "error_kind", "error"]
+WORDS = ["status", "error_kind", "error", "phase"]
 NUMBERS = [field.name for field in fields(Calls) if field.type == "Floats"]
 SCALARS = [*NUMBERS, *WORDS]
 """The columns of calls.parquet that :class:`Calls` needs."""
@@ -101,18 +104,20 @@ SCALARS = [*NUMBERS, *WORDS]
 
 def calls_of(batches: Iterable[pa.RecordBatch]) -> Calls:
     """The columns of all batches, one behind the other."""
-    words: list[dict[str, int]] = [{name: i for i, name in enumerate(STATUSES)}, {}, {}]
+    words: list[dict[str, int]] = [{name: i for i, name in enumerate(STATUSES)}, {}, {}, {"run": 0, "warmup": 1}]
     numbers: dict[str, list[Floats]] = {name: [np.empty(0)] for name in NUMBERS}
     codes: list[list[Ints]] = [[np.empty(0, dtype=np.int64)] for _ in WORDS]
     for batch in batches:
+        there = set(batch.schema.names)  # an older run lacks the newer columns
         for name, parts in numbers.items():
-            parts.append(floats(batch.column(name)))
+            parts.append(floats(batch.column(name)) if name in there else np.zeros(batch.num_rows))
         for name, known, found in zip(WORDS, words, codes, strict=True):
-            found.append(_codes(batch.column(name), known))
-    status, error_kind, message = (np.concatenate(found) for found in codes)
+            found.append(_codes(batch.column(name), known) if name in there else np.zeros(batch.num_rows, np.int64))
+    status, error_kind, message, phase = (np.concatenate(found) for found in codes)
     return Calls(
         **{name: np.concatenate(parts) for name, parts in numbers.items()},
         status=status,
+        warmup=phase == 1,
         error_kind=error_kind,
         message=message,
         error_kinds=list(words[1]),

@@ -32,6 +32,8 @@ class Sessions:
     ok: Bools
     failed: Bools
     censored: Bools
+    whole: Bools
+    """Begun at their first call, not in their middle."""
 
     def __len__(self) -> int:
         return len(self.due_ns)
@@ -42,14 +44,18 @@ def sessions_of(tables: Iterable[pa.RecordBatch]) -> Sessions:
     names = ("instance", "due_ns", "start_ns", "end_ns")
     parts: list[list[Floats]] = [[] for _ in names]
     words: list[str] = []
+    before: list[Floats] = [np.empty(0)]
     for batch in tables:
         for part, name in zip(parts, names, strict=True):
             part.append(floats(batch.column(name)))
         words += batch.column("status").to_pylist()
+        known = "calls_before" in batch.schema.names
+        before.append(floats(batch.column("calls_before")) if known else np.zeros(batch.num_rows))
     instance, due_ns, start_ns, end_ns = (np.concatenate(part) if part else np.empty(0) for part in parts)
     status = np.array(words, dtype=object)
     ok, failed, censored = (np.asarray(status == word, dtype=np.bool_) for word in ("ok", "failed", "censored"))
-    return Sessions(instance, due_ns, start_ns, end_ns, ok=ok, failed=failed, censored=censored)
+    whole = np.concatenate(before) == 0
+    return Sessions(instance, due_ns, start_ns, end_ns, ok=ok, failed=failed, censored=censored, whole=whole)
 
 
 def sessions(records: Iterable[SessionRecord]) -> Sessions:
@@ -58,8 +64,11 @@ def sessions(records: Iterable[SessionRecord]) -> Sessions:
 
 
 def makespan_s(sessions: Sessions) -> Floats:
-    """From when the first call of the session was due to the end of its last; infinite if it failed, nan if cut off."""
-    measured = np.where(sessions.ok, (sessions.end_ns - sessions.due_ns) / NS, np.nan)
+    """From when the first call of the session was due to the end of its last; infinite if it failed, nan if cut off.
+
+    A session that the run began in its middle has none.
+    """
+    measured = np.where(sessions.ok & sessions.whole, (sessions.end_ns - sessions.due_ns) / NS, np.nan)
     return np.where(sessions.failed, np.inf, measured)
 
 

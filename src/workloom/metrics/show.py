@@ -7,9 +7,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from workloom.metrics.server import HitRate
+from workloom.metrics.server import HitRate, ServerSide
 from workloom.metrics.stats import LEVELS, Stats
 from workloom.metrics.summary import Summary
+from workloom.metrics.tool import Tool
 
 ROWS = {
     "ttft_s": "TTFT",
@@ -121,6 +122,16 @@ def _ran(summary: Summary, title: str) -> Table:
     states = _counts(calls, "ok", "failed", "cancelled", "censored", "empty")
     ended = f"{calls.ended:,} ended well in it"
     _row(grid, "calls", f"{calls.due:,} due in it: {states}; {ended}; {calls.recorded:,} in all")
+    if calls.warmup:
+        failed = f", {calls.warmup_failed:,} failed" if calls.warmup_failed else ""
+        _row(grid, "warm-up", f"{calls.warmup:,} calls before it{failed}")
+    if calls.retries:
+        _row(grid, "retries", f"{calls.retried:,} calls were sent again, {calls.retries:,} times in all", "yellow")
+    if run is not None and run.skipped_s:
+        caps = ", ".join(f"{duration(seconds)} ({cap})" for cap, seconds in run.skipped_s.items())
+        _row(grid, "waits skipped", f"by caps: {caps}")
+    for note in run.notes if run is not None else ():
+        _row(grid, "note", note, "yellow")
     states = _counts(sessions, "ok", "failed", "censored", "unfinished")
     _row(grid, "sessions", f"{sessions.due:,} due in it: {states}; {sessions.ended:,} ended well in it")
     return grid
@@ -189,6 +200,8 @@ def _work(summary: Summary) -> Table:
     _row(grid, "prefix hit rate", _hits(summary.hits))
     if summary.engine_hit_rate is not None:
         _row(grid, "", f"{summary.engine_hit_rate:.2%} by the engine's counters")
+    if summary.server is not None and (said := _server(summary.server)):
+        _row(grid, "the server says", said)
     rates = [
         (through.output_tokens_per_s, "output tokens/s"),
         (through.prompt_tokens_per_s, "prompt tokens/s"),
@@ -200,6 +213,25 @@ def _work(summary: Summary) -> Table:
         calls = f"{both.calls_mean:.1f} calls in flight (at most {both.calls_max:,})"
         _row(grid, "concurrency", f"{calls}, {both.sessions_mean:.1f} sessions alive (at most {both.sessions_max:,})")
     return grid
+
+
+def _server(side: ServerSide) -> str:
+    """Queues, KV use and the like, as far as the server tells."""
+    said = []
+    for name, words in (("running", "running"), ("waiting", "waiting")):
+        if (gauge := side.gauges.get(name)) is not None and gauge.mean is not None and gauge.peak is not None:
+            said.append(f"{gauge.mean:.1f} {words} (at most {gauge.peak:,.0f})")
+    if (used := side.gauges.get("kv_usage")) is not None and used.mean is not None and used.peak is not None:
+        said.append(f"KV cache {used.mean:.0%} full (at most {used.peak:.0%})")
+    if preempted := side.growth.get("preemptions"):
+        said.append(f"{preempted:,.0f} preemptions")
+    if side.external_hit_rate is not None:
+        said.append(f"{side.external_hit_rate:.1%} external hits")
+    if side.acceptance_length is not None:
+        said.append(f"{side.acceptance_length:.2f} tokens a verification")
+    if (power := side.gauges.get("power_w")) is not None and power.mean is not None:
+        said.append(f"{power.mean:,.0f} W")
+    return ", ".join(said)
 
 
 def _hits(hits: HitRate) -> str:
@@ -229,12 +261,38 @@ def _tool(summary: Summary) -> Table:
         grid.add_row("the tool itself", said.append(f": {'; '.join(tool.reasons)}" if tool.reasons else "", "dim"))
     elif tool.reasons:
         _row(grid, "the tool itself", "; ".join(tool.reasons))
-    if tool.cpu_s is not None and tool.wall_s is not None:
-        cost = f"{duration(tool.cpu_s)} of CPU in {duration(tool.wall_s)}"
-        if tool.loop_lag_p99_s is not None:
-            cost += f"; event loop at most {duration(tool.loop_lag_p99_s)} late in 99 of 100 looks"
-        _row(grid, "", cost)
+    for words in tool.flatters:
+        _row(grid, "flatters", words, "yellow")
+    for words in filter(None, (_time_cost(tool), _room_cost(tool))):
+        _row(grid, "", words)
     return grid
+
+
+def _time_cost(tool: Tool) -> str:
+    """What the run took of the machine's time."""
+    if tool.cpu_s is None or tool.wall_s is None:
+        return ""
+    said = f"{duration(tool.cpu_s)} of CPU in {duration(tool.wall_s)}"
+    if tool.busy_share is not None:
+        said += f"; event loop busy {tool.busy_share:.0%} of the time"
+    if tool.handling_share is not None:
+        said += f" (reading chunks {tool.handling_share:.0%})"
+    if tool.loop_lag_p99_s is not None:
+        said += f"; event loop at most {duration(tool.loop_lag_p99_s)} late in 99 of 100 looks"
+    return said
+
+
+def _room_cost(tool: Tool) -> str:
+    """Memory, bytes and clock of a live run."""
+    said = []
+    if tool.rss_max_bytes is not None:
+        many = f" in {tool.workers} processes" if tool.workers > 1 else ""
+        said.append(f"{tool.rss_max_bytes / 1e6:,.0f} MB of memory{many}")
+    if tool.bytes_sent is not None and tool.bytes_received is not None:
+        said.append(f"{tool.bytes_sent / 1e6:,.1f} MB sent, {tool.bytes_received / 1e6:,.1f} MB received")
+    if tool.clock_source and tool.clock_resolution_s is not None:
+        said.append(f"clock {tool.clock_source}, steps of {duration(tool.clock_resolution_s)}")
+    return "; ".join(said)
 
 
 def _table(title: str) -> Table:

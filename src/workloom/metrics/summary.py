@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from workloom.metrics import calls as per_call
 from workloom.metrics import sessions as per_session
 from workloom.metrics.chunks import delivered_tokens, gaps_s
 from workloom.metrics.frame import SCALARS, Bools, Calls, Chunks, Window, batches, calls_of, chunks_of
-from workloom.metrics.server import HitRate, engine_hit_rate, hit_rate
+from workloom.metrics.samples import Samples, samples_of
+from workloom.metrics.samples import samples as series
+from workloom.metrics.server import HitRate, ServerSide, hit_rate, server_side
 from workloom.metrics.stats import Floats, Pool, Stats, stats
 from workloom.metrics.tool import Tool, judge
 from workloom.records import CallRecord, ServerSample, SessionRecord
@@ -67,20 +69,26 @@ class Summary(Struct, frozen=True, kw_only=True):
     concurrency: per_session.Concurrency
     hits: HitRate
     engine_hit_rate: float | None
+    """By the counters of the servers."""
+    server: ServerSide | None = None
+    """What the servers said of themselves."""
     errors: dict[str, per_call.Failures]
     """Failed calls by kind, most frequent first."""
     tool: Tool
 
 
-def summarize(run: Run, window: Window | None = None) -> Summary:
-    """The numbers of a run on disk."""
+def summarize(run: Run, window: Window | None = None, *, whole: bool = False) -> Summary:
+    """The numbers of a run on disk: of its window, or of the `whole` of it from where the window begins."""
+    manifest = run.manifest
+    if whole:
+        manifest = structs.replace(manifest, window_end_ns=None)
     return _summary(
         calls_of(run.batches(CallRecord, SCALARS)),
         lambda: (chunks_of(batch) for batch in run.batches(CallRecord, ["chunks"])),
         per_session.sessions_of(run.batches(SessionRecord)),
-        run.server(),
+        samples_of(run.batches(ServerSample)),
         window,
-        run.manifest,
+        manifest,
     )
 
 
@@ -97,7 +105,7 @@ def summarize_records(
         calls_of(batches(CallRecord, calls)),
         lambda: (chunks_of(batch) for batch in batches(CallRecord, calls)),
         per_session.sessions(sessions),
-        samples,
+        series(samples),
         window,
         manifest,
     )
@@ -117,12 +125,12 @@ def _summary(
     calls: Calls,
     chunks: Callable[[], Iterator[Chunks]],
     sessions: per_session.Sessions,
-    samples: Iterable[ServerSample],
+    samples: Samples,
     window: Window | None,
     manifest: Manifest | None,
 ) -> Summary:
     window = window or _window(calls, sessions, manifest)
-    due = window.holds(calls.due_ns)
+    due = window.holds(calls.due_ns) & ~calls.warmup
     tbc, carried, delivered = _streams(chunks(), due, window)
     session_counts = per_session.count(sessions, calls, window)
     call_counts = per_call.count(calls, window)
@@ -138,6 +146,7 @@ def _summary(
         "makespan_s": stats(makespan_s, session_counts.censored + session_counts.unfinished),
         "lag_s": stats(per_call.lag_s(calls)[due]),
     }
+    side = server_side(samples, window)
     return Summary(
         run=manifest,
         window=window,
@@ -148,7 +157,8 @@ def _summary(
         throughput=_throughput(calls, carried, delivered, call_counts.ended, session_counts.ended, window),
         concurrency=per_session.concurrency(calls, sessions, window),
         hits=hit_rate(calls, window),
-        engine_hit_rate=engine_hit_rate(samples, window),
+        engine_hit_rate=None if side is None else side.hit_rate,
+        server=side,
         errors=per_call.errors(calls, window),
         tool=judge(manifest, latency["lag_s"]),
     )

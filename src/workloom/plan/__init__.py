@@ -9,6 +9,7 @@ loop takes the next k; an open loop gives every k an instant. The same plan runs
 from workloom.plan.context import Context, ContextPolicy
 from workloom.plan.load import Closed, Load, Open, Replay
 from workloom.plan.plan import Instance, Limits, Plan, Recipe, TraceRef, Waits, document, make, read, write
+from workloom.plan.start import Start, Warmup
 
 __all__ = [
     "Closed",
@@ -21,8 +22,10 @@ __all__ = [
     "Plan",
     "Recipe",
     "Replay",
+    "Start",
     "TraceRef",
     "Waits",
+    "Warmup",
     "document",
     "make",
     "read",

@@ -21,6 +21,8 @@ from workloom.plan import load as loads
 from workloom.plan.context import Context
 from workloom.plan.load import Closed, Load, Open, Replay
 from workloom.plan.source import Source
+from workloom.plan.start import Start, Warmup
+from workloom.prompt import Isolation
 from workloom.session import Session
 from workloom.traces import Reading
 
@@ -52,10 +54,17 @@ class Limits(Struct, frozen=True):
 
 
 class Waits(Struct, frozen=True):
-    """How recorded waits are taken: capped at `max_s` (None: never), then divided by `time_scale`."""
+    """How recorded waits are taken: capped at `max_s` (None: never), then divided by `time_scale`.
+
+    Two more caps act on a run as it goes, in its own seconds. `tree_idle_s`: when no call of a session is in flight and
+    its next one is due later than that, all of it moves up. `system_idle_s`: the same for all sessions of a closed loop
+    when nothing at all is in flight.
+    """
 
     max_s: float | None = 60.0
     time_scale: float = 1.0
+    tree_idle_s: float | None = None
+    system_idle_s: float | None = None
 
     def wait_ns(self, wait_s: float) -> int:
         capped = wait_s if self.max_s is None else min(wait_s, self.max_s)
@@ -70,6 +79,11 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     waits: Waits = Waits()
     context: Context = Context()
+    start: Start | None = None
+    """None: every session from its first call."""
+    warmup: Warmup = Warmup()
+    isolation: Isolation = "after"
+    share_scaffold: bool = False
     seed: int = 0
     version: int = 1
 
@@ -82,11 +96,15 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Instance(Struct, frozen=True):
-    """Session number k of a plan. `recycled`: how often the session has been given out before."""
+    """Session number k of a plan. `recycled`: how often the session has been given out before.
+
+    `start`: the share of itself that it begins at; None: at its first call.
+    """
 
     k: int
     session: Session
     recycled: int
+    start: float | None = None
 
 
 class Plan:
@@ -114,14 +132,28 @@ class Plan:
         if self._order[0] != epoch:
             shuffled = seeds.stream(self.recipe.seed, "order", self.recipe.trace.content_hash, epoch)
             self._order = (epoch, shuffled.permutation(size).tolist())
-        return Instance(k, self.source[self._order[1][place]], epoch)
+        return Instance(k, self.source[self._order[1][place]], epoch, self._start(k))
 
-    def instances(self) -> Iterator[Instance]:
-        """Every instance, in order."""
-        k = 0
+    def _start(self, k: int) -> float | None:
+        """The share of itself that a session begins at, where it is the first of its slot."""
+        start, load = self.recipe.start, self.recipe.load
+        if start is None or not isinstance(load, Closed) or k >= load.concurrency:
+            return None
+        return float(seeds.stream(self.recipe.seed, "start", k).uniform(start.low, start.high))
+
+    def instances(self, worker: int = 0, workers: int = 1) -> Iterator[Instance]:
+        """Every instance in order; of several workers, those that are `worker`'s: k = worker modulo `workers`."""
+        k = worker
         while self.sessions is None or k < self.sessions:
             yield self.instance(k)
-            k += 1
+            k += workers
+
+    def slots(self, worker: int = 0, workers: int = 1) -> int:
+        """Sessions at once of a closed loop, or a worker's share of them."""
+        load = self.recipe.load
+        assert isinstance(load, Closed)
+        size = load.concurrency if self.sessions is None else min(load.concurrency, self.sessions)
+        return len(range(worker, size, workers))
 
     def due(self) -> Iterator[int]:
         """Due instants of instance 0, 1, ... in nanoseconds; closed loops have none."""
@@ -166,6 +198,7 @@ def make(recipe: Recipe, reading: Reading | None = None) -> Plan:
         faults.append(f"--max-wait must be 0 or more, not {waits.max_s}")
     if not 1e-6 <= waits.time_scale <= LARGEST:
         faults.append(f"--time-scale must be above 0 and at most a billion, not {waits.time_scale}")
+    faults += _opening_faults(recipe)
     if context.max_tokens is not None and context.max_tokens < 2:
         faults.append(f"--max-context must be 2 or more, not {context.max_tokens}")
     if faults:
@@ -213,6 +246,39 @@ def make(recipe: Recipe, reading: Reading | None = None) -> Plan:
         calls=source.calls_read,
     )
     return Plan(replace(recipe, trace=trace), source)
+
+
+def _opening_faults(recipe: Recipe) -> list[str]:
+    """What is wrong with where a run begins and with its caps on idle time."""
+    start, warmup, waits = recipe.start, recipe.warmup, recipe.waits
+    faults = []
+    if start is not None and not 0 <= start.low <= start.high <= 1:
+        faults.append(f"--start must be a range within 0 to 1, not {start.low} to {start.high}")
+    for name, value in (("--max-tree-idle", waits.tree_idle_s), ("--max-idle", waits.system_idle_s)):
+        if value is not None and not 0 <= value <= LARGEST:
+            faults.append(f"{name} must be 0 or more, not {value}")
+    for name, value in (("--warmup-pause", warmup.pause_s), ("--settle", warmup.settle_s)):
+        if not 0 <= value <= LARGEST:
+            faults.append(f"{name} must be 0 or more, not {value}")
+    if not 0 < warmup.max_s <= LARGEST:
+        faults.append(f"--warmup-limit must be above 0, not {warmup.max_s}")
+    if not 0 <= warmup.max_failed <= 1:
+        faults.append(f"--warmup-max-failed must be a share, not {warmup.max_failed}")
+    if warmup.calls_per_slot < 0:
+        faults.append(f"--warmup-calls must be 0 or more, not {warmup.calls_per_slot}")
+    if not isinstance(recipe.load, Closed):
+        given = [
+            name
+            for name, on in (
+                ("--start", start is not None),
+                ("--warmup-calls", warmup.calls_per_slot > 0),
+                ("--max-idle", waits.system_idle_s is not None),
+            )
+            if on
+        ]
+        if given:
+            faults.append(f"{', '.join(given)}: only a closed loop (--concurrency) has slots")
+    return faults
 
 
 def per_request(rate: float, plan: Plan) -> float:

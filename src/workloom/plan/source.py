@@ -5,6 +5,7 @@ Memory stays bounded whatever the trace: what is kept is one offset a session.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from hashlib import blake2b
 
@@ -59,6 +60,7 @@ class Source:
             self._places.append((at, len(packed)))
             self.starts_s.append(session.start_s)
             at += len(packed)
+        self._file.flush()
         self.content_hash = digest.hexdigest()
         self.report = reading.report
 
@@ -67,8 +69,7 @@ class Source:
 
     def __getitem__(self, index: int) -> Session:
         offset, length = self._places[index]
-        self._file.seek(offset)
-        return _unpack(self._file.read(length))
+        return _unpack(os.pread(self._file.fileno(), length, offset))  # no seek: forked workers share the file
 
     def require(self) -> None:
         """Raise PlanError when nothing is left to run."""

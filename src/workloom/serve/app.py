@@ -59,6 +59,7 @@ class Server:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/reset_prefix_cache", self._reset)
         return app
 
     async def start(self, host_name: str, port: int, record: Path | None) -> None:
@@ -170,6 +171,12 @@ class Server:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._page.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _reset(self, request: web.Request) -> web.Response:
+        """As vLLM's: 200, and whether all of it is empty now."""
+        if self._recorder is not None:
+            raise BadRequest("A record is being kept: what was served could not be replayed from it.", status=409)
+        return _json_response({"success": self.pump.reset_prefix_cache()})
 
 
 async def serve(

@@ -152,6 +152,12 @@ class Page(Collector):
         yield counter("num_preemptions", "Cumulative number of preemption from the engine.", {"": gauges.preemptions})
         yield counter("prompt_tokens", "Number of prefill tokens processed.", {"": prompts})
         yield counter("prompt_tokens_cached", "Number of cached prompt tokens.", {"": gauges.hits_tokens})
+        sources = {
+            "local_compute": gauges.prompt_tokens - gauges.hits_tokens,
+            "local_cache_hit": gauges.hits_tokens,
+            "external_kv_transfer": 0,
+        }
+        yield counter("prompt_tokens_by_source", "Number of prompt tokens by source.", sources, label="source")
         yield counter("generation_tokens", "Number of generation tokens processed.", {"": generated})
         yield counter(
             "request_success",

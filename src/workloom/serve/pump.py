@@ -116,6 +116,12 @@ class Pump:
             self.engine.cancel(call.cancelled_ns, call.name)
             self._look_soon()
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget what no call holds; False when calls still hold some."""
+        emptied = self.engine.reset_prefix_cache(self.stamp())
+        self._look_soon()
+        return emptied
+
     def close(self) -> None:
         """Cancel what is left and let the engine come to rest."""
         for call in list(self.calls.values()):

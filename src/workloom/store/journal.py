@@ -138,22 +138,27 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class JournalReader:
-    """The whole frames of a journal, in the order of (instance, ordinal) kind by kind; frames of one key as written.
+    """The whole frames of journals, in the order of (instance, ordinal) kind by kind; frames of one key as written.
 
-    Memory is 41 bytes a frame; bodies are read from the file as they are asked for. `torn_bytes` counts what was
-    dropped at the end.
+    Several journals are those of the workers of one run. Memory is 43 bytes a frame; bodies are read from the files as
+    they are asked for. `torn_bytes` counts what was dropped at the ends.
     """
 
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0
-            self._data: mmap.mmap | bytes = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def __init__(self, *paths: Path) -> None:
+        self._data: list[mmap.mmap | bytes] = []
         self._kinds = array("B")
+        self._files = array("H")
         self._columns = tuple(array("q") for _ in range(4))  # instance, ordinal, body offset, body length
-        self.torn_bytes = self._scan(path)
+        self.torn_bytes = 0
+        for path in paths:
+            with path.open("rb") as file:
+                empty = os.fstat(file.fileno()).st_size == 0
+                self._data.append(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self.torn_bytes += self._scan(path)
 
     def _scan(self, path: Path) -> int:
-        data, size = self._data, len(self._data)
+        file, data = len(self._data) - 1, self._data[-1]
+        size = len(data)
         if data[: len(MAGIC)] != MAGIC[:size]:
             raise StoreError("this is no journal of a run", where=str(path), expected=MAGIC, found=data[: len(MAGIC)])
         at = len(MAGIC) if size >= len(MAGIC) else 0
@@ -165,6 +170,7 @@ class JournalReader:
                 break
             kind, instance, ordinal = _KEY.unpack_from(data, at + _SIZE.size)
             self._kinds.append(kind)
+            self._files.append(file)
             instances.append(instance)
             ordinals.append(ordinal)
             offsets.append(body)
@@ -178,6 +184,7 @@ class JournalReader:
 
         mine = np.flatnonzero(np.frombuffer(self._kinds, dtype=np.uint8) == kind) if self._kinds else np.empty(0, int)
         instances, ordinals, offsets, lengths = (np.array(column, dtype=np.int64)[mine] for column in self._columns)
-        for i in np.lexsort((offsets, ordinals, instances)):
+        files = np.array(self._files, dtype=np.uint16)[mine]
+        for i in np.lexsort((offsets, files, ordinals, instances)):
             at = int(offsets[i])
-            yield self._data[at : at + int(lengths[i])]
+            yield self._data[files[i]][at : at + int(lengths[i])]

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from workloom import __version__
 from workloom.clock import host
+from workloom.drive.cost import WorkerCost
 
 RunStatus = Literal["running", "finished", "interrupted", "failed", "killed"]
 """finished: to its planned end. interrupted: by the user. failed: by an error of its own. killed: found dead later."""
@@ -56,6 +57,12 @@ class Manifest(Struct, kw_only=True):
     """Of a live run: how late the event loop came to its timers, 99th percentile, seconds."""
     stalled_s: float = 0.0
     """Host seconds the run waited for the disk."""
+    workers: list[WorkerCost] = []
+    """Of a live run: what each worker process cost."""
+    skipped_s: dict[str, float] = {}
+    """Seconds of recorded waiting that caps left out, by cap: wait, tree idle, system idle."""
+    notes: list[str] = []
+    """What a reader should know of how it went: figures of servers that could not be had, caches not emptied."""
     torn_bytes: int = 0
     """Of a recovered run: bytes dropped, of a half-written record or of records no table can hold."""
     error: str | None = None

@@ -1,7 +1,7 @@
 """The directory of a run, read: what is in it, who holds it, and how a killed one is put in order.
 
     runs/NAME/  manifest.json  plan.json                          from the first moment
-                journal  lock                                     while it goes
+                journal  journal.N (of worker N)  lock            while it goes
                 calls.parquet  sessions.parquet  server.parquet   at its end, or by whoever opens a killed one
                 summary.json
 
@@ -98,7 +98,7 @@ def open_run(path: Path | str) -> Run:
     if lock is not None:
         return _recover(path, lock)
     with suppress(FileNotFoundError):  # its writer may come to the end just now
-        return Run(path, _manifest(path), JournalReader(path / JOURNAL), live=True)
+        return Run(path, _manifest(path), JournalReader(*journals(path)), live=True)
     return Run(path, _manifest(path))
 
 
@@ -136,11 +136,17 @@ def settle(path: Path, reader: JournalReader, manifest: Manifest, dropped: list[
         manifest = structs.replace(manifest, torn_bytes=manifest.torn_bytes + sum(dropped))
     write_manifest(path, manifest)
     try:
-        (path / JOURNAL).unlink()
+        for journal in journals(path):  # the first one says that there is something to settle
+            journal.unlink()
         tables.sync(path)
     except OSError as error:
         raise StoreError(f"the journal cannot be removed: {error.strerror}", where=str(path), hint=_ROOM) from error
     return manifest
+
+
+def journals(path: Path) -> list[Path]:
+    """The journals of a run: its own first, then those of its workers."""
+    return [path / JOURNAL, *sorted(path.glob(f"{JOURNAL}.*"), key=lambda p: (len(p.name), p.name))]
 
 
 def hold(lock: int) -> None:
@@ -161,7 +167,7 @@ def _recover(path: Path, lock: int) -> Run:
     try:
         if not (path / JOURNAL).exists():  # another command was faster
             return Run(path, _manifest(path))
-        manifest, reader = _manifest(path), JournalReader(path / JOURNAL)
+        manifest, reader = _manifest(path), JournalReader(*journals(path))
         status = "killed" if manifest.status == "running" else manifest.status
         manifest = structs.replace(manifest, status=status, torn_bytes=reader.torn_bytes)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import structs
@@ -26,6 +26,7 @@ from workloom.store.run import (
     TAGS,
     Run,
     hold,
+    journals,
     settle,
     unlock,
     write_manifest,
@@ -33,15 +34,54 @@ from workloom.store.run import (
 )
 
 
-class RunWriter:
+class Log:
+    """Takes the records of a run, or of one worker of it, into a journal; each is on disk within half a second."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    @classmethod
+    def of_worker(cls, path: Path, worker: int) -> Log:
+        """The log of one worker process of the run at `path`."""
+        return cls(Journal(path / f"{JOURNAL}.{worker}"))
+
+    @property
+    def stalled_s(self) -> float:
+        """Host seconds that the run waited for the disk."""
+        return self._journal.stalled_s
+
+    def call(self, record: CallRecord) -> None:
+        """Append a call."""
+        if record.error is not None:
+            record = structs.replace(record, error=redact_text(record.error))
+        self._journal.append(TAGS[CallRecord], record.instance, record.ordinal, self._encode(record))
+
+    def session(self, record: SessionRecord) -> None:
+        """Append a session."""
+        self._journal.append(TAGS[SessionRecord], record.instance, 0, self._encode(record))
+
+    def server(self, sample: ServerSample) -> None:
+        """Append a figure of the server."""
+        self._journal.append(TAGS[ServerSample], 0, 0, self._encode(sample))
+
+    def sync(self) -> None:
+        """Return when all that was appended is on disk."""
+        self._journal.sync()
+
+    def end(self) -> None:
+        """Write what waits and close the journal."""
+        self._journal.close()
+
+
+class RunWriter(Log):
     """Writes one run. Use it as a context: left by an exception, the run is closed as interrupted or failed."""
 
     def __init__(self, path: Path, manifest: Manifest, journal: Journal, lock: int) -> None:
+        super().__init__(journal)
         self.path = path
         self.manifest = manifest
-        self._journal = journal
         self._lock = lock
-        self._encode = msgspec.msgpack.Encoder().encode
         self._began = (host.monotonic(), host.cpu())
         self._open = True
 
@@ -76,37 +116,18 @@ class RunWriter:
             ) from error
         return cls(path, manifest, journal, lock)
 
-    def call(self, record: CallRecord) -> None:
-        """Append a call; on disk within half a second."""
-        if record.error is not None:
-            record = structs.replace(record, error=redact_text(record.error))
-        self._journal.append(TAGS[CallRecord], record.instance, record.ordinal, self._encode(record))
-
-    def session(self, record: SessionRecord) -> None:
-        """Append a session."""
-        self._journal.append(TAGS[SessionRecord], record.instance, 0, self._encode(record))
-
-    def server(self, sample: ServerSample) -> None:
-        """Append a figure of the server."""
-        self._journal.append(TAGS[ServerSample], 0, 0, self._encode(sample))
-
-    def sync(self) -> None:
-        """Return when all that was appended is on disk."""
-        self._journal.sync()
-
     def close(
         self,
         status: Literal["finished", "interrupted", "failed"] = "finished",
         *,
         summarize: Callable[[Run], bytes] | None = None,
-        window_end_ns: int | None = None,
-        loaded_until_ns: int | None = None,
-        loop_lag_p99_s: float | None = None,
         error: str | None = None,
+        **ended: Any,
     ) -> Run:
         """End the run: tables, the manifest's end state, then `summarize(run)` as summary.json. Once only.
 
-        Whatever fails, the lock is released and what was recorded can be recovered with `open_run`.
+        `ended` are fields of the manifest that are known by now. Whatever fails, the lock is released and what was
+        recorded can be recovered with `open_run`.
         """
         if not self._open:
             raise StoreError("the run is closed already", where=str(self.path))
@@ -118,16 +139,14 @@ class RunWriter:
             ended=host.stamp(),
             wall_s=wall_s,
             cpu_s=cpu_s,
-            loaded_until_ns=loaded_until_ns,
-            loop_lag_p99_s=loop_lag_p99_s,
-            stalled_s=self._journal.stalled_s,
-            window_end_ns=self.manifest.window_end_ns if window_end_ns is None else window_end_ns,
+            stalled_s=self.stalled_s,
             error=None if error is None else redact_text(error),
+            **ended,
         )
         try:
             self._journal.close()
             self.manifest = end
-            settle(self.path, JournalReader(self.path / JOURNAL), end)
+            settle(self.path, JournalReader(*journals(self.path)), end)
             run = Run(self.path, end)
             if summarize is not None:
                 write_whole(self.path / SUMMARY, summarize(run))

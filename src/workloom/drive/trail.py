@@ -1,0 +1,70 @@
+"""A rendered prompt: fragments of bytes that a line of prompts shares."""
+
+from __future__ import annotations
+
+from workloom.drive.frame import Role
+from workloom.prompt import Prompt
+
+
+class Trail:
+    """The fragments of a line of prompts, oldest first; of each its role, its tokens, and how many are our words."""
+
+    __slots__ = ("fragments", "roles", "tokens", "words")
+
+    def __init__(self, of: Trail | None = None, count: int = 0) -> None:
+        self.fragments: list[bytes] = []
+        self.roles: list[Role] = []
+        self.tokens: list[int] = []
+        self.words: list[int] = []
+        if of is not None:
+            self.fragments += of.fragments[:count]
+            self.roles += of.roles[:count]
+            self.tokens += of.tokens[:count]
+            self.words += of.words[:count]
+
+
+class Rendered:
+    """One prompt: the first `count` fragments of a trail.
+
+    `size`: bytes in all. `tokens`: what was sent by our own count, a word of ours as one and answers as the server
+    counted them. `words`: those that are words of ours.
+    """
+
+    __slots__ = ("by", "count", "expected", "kind", "learned", "origin", "other", "size", "tokens", "trail", "words")
+
+    def __init__(self, by: object, trail: Trail, size: int, tokens: int, words: int) -> None:
+        self.by = by
+        """The renderer."""
+        self.trail = trail
+        self.count = len(trail.fragments)
+        self.size = size
+        self.tokens = tokens
+        self.words = words
+        self.other: Rendered | None = None
+        """What another renderer made of the same prompt."""
+        self.origin: Prompt | None = None
+        """The prompt that it holds as a whole and goes on from."""
+        self.kind: tuple[str, ...] = ()
+        """The roles of the messages it begins; see :mod:`workloom.drive.correction`."""
+        self.expected = float(tokens)
+        """What the server will count, by what is known of it."""
+        self.learned = False
+
+    @property
+    def fragments(self) -> list[bytes]:
+        return self.trail.fragments[: self.count]
+
+    @property
+    def last_role(self) -> Role | None:
+        """Whose message is still open; None for a prompt of nothing."""
+        return self.trail.roles[self.count - 1] if self.count else None
+
+
+def kept(prompt: Prompt, by: object) -> Rendered | None:
+    """What a renderer made of a prompt, None where it has not yet."""
+    rendered = prompt.rendered
+    while isinstance(rendered, Rendered):
+        if rendered.by is by:
+            return rendered
+        rendered = rendered.other
+    return None

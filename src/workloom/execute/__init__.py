@@ -1,0 +1,249 @@
+"""A run from plan to directory: the one way in which plans are carried out, live or simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from workloom import clock
+from workloom.clock import RealClock, VirtualClock
+from workloom.drive.cost import WorkerCost
+from workloom.drive.driver import Control, End, Options, Progress, Share, drive
+from workloom.errors import BackendError
+from workloom.execute.target import Live, Simulated, one_server
+from workloom.plan import Plan, document
+from workloom.records import ServerSample
+from workloom.store import Manifest, Run, RunWriter
+
+if TYPE_CHECKING:
+    from workloom.drive.http import Preflight
+    from workloom.engine.engine import Gauges
+
+__all__ = ["Live", "Scenario", "Simulated", "execute", "one_server", "preflight"]
+
+
+class Scenario(Struct, frozen=True):
+    """The protocol a run follows by name, and which options of it were changed."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+
+
+def execute(
+    plan: Plan,
+    target: Simulated | Live,
+    path: Path,
+    *,
+    options: Options,
+    progress: Progress,
+    argv: list[str],
+    summarize: Callable[[Run], bytes],
+    scenario: Scenario | None = None,
+) -> Run:
+    """Carry out a plan; what was recorded is safe whatever happens.
+
+    The status of the run is `interrupted` when a live run was ended by Ctrl-C, `failed` when it was hopeless. A
+    KeyboardInterrupt in virtual time and an error of our own end it likewise, and are raised again.
+    """
+    writer = RunWriter.create(path, _manifest(plan, target, options, argv, scenario), document(plan))
+    with writer:
+        costs: list[WorkerCost] = []
+        notes: list[str] = []
+        if isinstance(target, Simulated):
+            end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress))
+        else:
+            end, costs = _live(plan, target, path, writer, options, progress, notes)
+        return writer.close(
+            _STATUS.get(end.reason, "finished"),
+            summarize=summarize,
+            error=end.fault,
+            window_start_ns=end.window_start_ns,
+            window_end_ns=end.window_end_ns,
+            loaded_until_ns=end.loaded_until_ns,
+            loop_lag_p99_s=max((c.loop_lag_p99_s for c in costs if c.loop_lag_p99_s is not None), default=None),
+            workers=costs,
+            notes=notes,
+            skipped_s=_skipped(progress),
+        )
+
+
+_STATUS: dict[str, Literal["finished", "interrupted", "failed"]] = {"interrupted": "interrupted", "hopeless": "failed"}
+
+
+def _skipped(progress: Progress) -> dict[str, float]:
+    """Seconds of waiting that caps left out, by cap."""
+    told = {
+        "wait": progress.skipped_wait_ns,
+        "tree idle": progress.skipped_tree_ns,
+        "system idle": progress.skipped_system_ns,
+    }
+    return {name: ns / clock.NS for name, ns in told.items() if ns}
+
+
+# -- simulated
+
+
+async def _simulate(
+    plan: Plan, target: Simulated, time: VirtualClock, writer: RunWriter, options: Options, progress: Progress
+) -> End:
+    from workloom.drive.simulated import SimulatedBackend
+    from workloom.engine.engine import Engine
+
+    engine = Engine(target.profile, prefix_cache=target.prefix_cache)
+    _sample(engine.gauges(), 0, writer)
+
+    def sample(at_ns: int) -> None:
+        _sample(engine.gauges(), at_ns, writer)
+
+    def opened(start_ns: int, end_ns: int | None) -> None:
+        for edge in (start_ns, end_ns):
+            if edge:
+                time.call_at(edge, sample, edge)
+
+    try:
+        backend = SimulatedBackend(engine, time)
+        return await drive(plan, backend, time, writer, options, progress, opened=opened)
+    finally:
+        _sample(engine.gauges(), time.now(), writer)
+
+
+def _sample(gauges: Gauges, at_ns: int, writer: RunWriter) -> None:
+    """The engine's own counters, by the names vLLM gives them."""
+    for name, value in (
+        ("vllm:prefix_cache_queries", gauges.queries_tokens),
+        ("vllm:prefix_cache_hits", gauges.hits_tokens),
+        ("vllm:num_preemptions", gauges.preemptions),
+        ("vllm:prompt_tokens", gauges.prompt_tokens),
+        ("vllm:generation_tokens", gauges.generated_tokens),
+    ):
+        writer.server(ServerSample(at_ns, name, float(value)))
+
+
+# -- live
+
+
+def _live(
+    plan: Plan,
+    target: Live,
+    path: Path,
+    writer: RunWriter,
+    options: Options,
+    progress: Progress,
+    notes: list[str],
+) -> tuple[End, list[WorkerCost]]:
+    """Watch the servers and let one worker, or several, carry out the plan."""
+    from workloom.drive.scrape.reset import reset_prefix_cache
+    from workloom.drive.scrape.scraper import Scraper
+
+    http = target.http
+    if target.reset_cache:
+        key = {"Authorization": f"Bearer {http.api_key}"} if http.api_key else {}
+        notes += [reset_prefix_cache(url, headers={**key, **http.headers}).say() for url in http.urls]
+    scraper = None
+    if target.scrape:
+        key = {"Authorization": f"Bearer {http.api_key}"} if http.api_key else {}
+        scraper = Scraper(
+            [*http.urls, *target.metrics_urls],
+            writer.server,
+            headers={**key, **http.headers},
+            gpu=target.gpu_power,
+            ca=http.ca_file,
+            insecure=not http.verify,
+        )
+        scraper.start()
+    began = scraper.begin if scraper is not None else lambda origin_ns: None
+    try:
+        if target.workers > 1:
+            from workloom.execute.workers import run_workers
+
+            mark = scraper.mark if scraper is not None else lambda: None
+            return run_workers(plan, target, path, options, progress, lambda start, end: mark(), began)
+        return clock.run_real(lambda time: _alone(plan, target, path, time, writer, options, progress, began))
+    finally:
+        if scraper is not None:
+            notes += scraper.stop().notes()
+
+
+async def _alone(
+    plan: Plan,
+    target: Live,
+    path: Path,
+    time: RealClock,
+    writer: RunWriter,
+    options: Options,
+    progress: Progress,
+    began: Callable[[int], None],
+) -> tuple[End, list[WorkerCost]]:
+    from workloom.execute.live import two_stage_interrupt, work
+
+    control = Control()
+
+    def ready() -> None:
+        began(time.raw())
+
+    with two_stage_interrupt(control, progress):
+        end, cost = await work(plan, target, path, time, writer, options, progress, control, Share(), ready=ready)
+        return end, [cost]
+
+
+def preflight(target: Live, patience_s: float = 3.0) -> Preflight:
+    """Ask the servers what they are before anything is written.
+
+    One that does not listen yet is asked again for `patience_s`; raises BackendError when none does by then.
+    """
+    from workloom.drive.http import HttpBackend
+
+    async def ask(time: RealClock) -> Preflight:
+        backend = HttpBackend(target.http, clock=time, style=target.style())
+        give_up = time.now() + clock.to_ns(patience_s)
+        try:
+            while True:
+                try:
+                    return await backend.probe()
+                except BackendError as fault:
+                    if fault.kind != "connect" or time.now() > give_up:
+                        raise
+                await time.sleep_until(time.now() + clock.to_ns(0.25))
+        finally:
+            backend.close()
+
+    return clock.run_real(ask)
+
+
+# -- what a run says of itself
+
+
+def _manifest(
+    plan: Plan, target: Simulated | Live, options: Options, argv: list[str], scenario: Scenario | None
+) -> Manifest:
+    recipe = plan.recipe
+    source = plan.source
+    config: dict[str, Any] = {"recipe": msgspec.to_builtins(recipe), "options": msgspec.to_builtins(options)}
+    if scenario is not None:
+        config["scenario"] = msgspec.to_builtins(scenario)
+    if isinstance(target, Simulated):
+        config["engine"] = msgspec.to_builtins(target.profile)
+        config["prefix_cache"] = target.prefix_cache
+    else:
+        config["server"] = {
+            **target.http.public(),
+            **{name: getattr(target, name) for name in target.__struct_fields__ if name != "http"},
+            "metrics_urls": list(target.metrics_urls),
+            "temperature": target.http.body.get("temperature"),
+            "max_model_len_lowered": bool(source.sessions_out or source.calls_out or source.calls_cut),
+        }
+    where = ", ".join(Path(path).name for path in recipe.trace.paths)
+    return Manifest(
+        backend="simulated" if isinstance(target, Simulated) else "http",
+        plan_hash=plan.hash,
+        seed=recipe.seed,
+        argv=argv,
+        config=config,
+        workload=f"{where}: {len(source)} sessions, {source.calls} calls",
+        load=recipe.load.say(),
+        left_out=plan.left_out(),
+    )

@@ -1,0 +1,106 @@
+"""One worker of a live run: backend, meter and driver on a real event loop. A run has one of them, or several."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workloom.clock import RealClock
+from workloom.drive.cost import WorkerCost
+from workloom.drive.driver import Control, End, Options, Progress, Share, drive
+from workloom.execute.target import Live
+from workloom.plan import Plan
+from workloom.store.writer import Log
+
+DEBUG = "debug.jsonl"
+"""Every exchange in full, where that was asked for."""
+
+
+async def work(
+    plan: Plan,
+    target: Live,
+    path: Path,
+    time: RealClock,
+    log: Log,
+    options: Options,
+    progress: Progress,
+    control: Control,
+    share: Share,
+    *,
+    ready: Callable[[], int | None] = lambda: None,
+    opened: Callable[[int, int | None], None] = lambda start_ns, end_ns: None,
+) -> tuple[End, WorkerCost]:
+    """Carry out a share of a plan. `ready` says when the run's time begins (by the raw counter; None: now)."""
+    from workloom.drive.http import HttpBackend
+    from workloom.drive.meter import Meter
+    from workloom.quiet import quiet
+
+    trace = None
+    if target.debug_trace:
+        from workloom.drive.debug import DebugTrace
+
+        trace = DebugTrace(path / DEBUG)
+    backend = HttpBackend(target.http, clock=time, style=target.style(), debug=trace)
+    meter = Meter(
+        time,
+        worker=share.worker,
+        handling_ns=lambda: backend.traffic.handling_ns,
+        bytes_sent=lambda: backend.traffic.sent,
+        bytes_received=lambda: backend.traffic.received,
+        stalled_s=lambda: log.stalled_s,
+    )
+
+    def window(start_ns: int, end_ns: int | None) -> None:
+        if start_ns > time.now():
+            time.call_at(start_ns, meter.restart)
+        elif progress.calls_done:
+            meter.restart()
+        opened(start_ns, end_ns)
+
+    served = target.http.served if target.http.models else None
+    try:
+        with quiet():
+            origin = ready()
+            time.restart(origin)
+            if origin is not None:
+                await time.sleep_until(0)
+            meter.start()
+            end = await drive(
+                plan, backend, time, log, options, progress, control=control, share=share, served=served, opened=window
+            )
+            return end, meter.stop()
+    finally:
+        backend.close()
+        if trace is not None:
+            trace.close()
+
+
+@contextmanager
+def two_stage_interrupt(control: Control, progress: Progress) -> Iterator[None]:
+    """Ctrl-C once: what is in flight may end. Twice: the run ends now. Either way the rows are kept."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = 0
+
+    def interrupt() -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed == 1:
+            many = f"{progress.calls_live} calls in flight"
+            print(f"\ninterrupted: waiting for {many}; Ctrl-C again to end now", file=sys.stderr, flush=True)
+            control.drain()
+        else:
+            control.stop()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

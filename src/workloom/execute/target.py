@@ -1,0 +1,58 @@
+"""What a run is carried out on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from workloom.drive.targets import HttpOptions
+from workloom.engine.profile import Profile
+
+if TYPE_CHECKING:
+    from workloom.drive.styles import Style
+
+
+class Simulated(Struct, frozen=True):
+    """Run on the simulated engine, in virtual time."""
+
+    profile: Profile
+    prefix_cache: bool = True
+
+
+class Live(Struct, frozen=True, kw_only=True):
+    """Run against servers. The API key of `http` goes into the requests and nowhere else."""
+
+    http: HttpOptions
+    salt: int
+    """Makes the texts of this run."""
+    text: str = "patterns"
+    """Style of the texts: see :mod:`workloom.drive.styles`."""
+    tokenizer: str | None = None
+    workers: int = 1
+    """Processes that share the work."""
+    scrape: bool = True
+    """Ask the servers for their own figures once a second."""
+    metrics_urls: tuple[str, ...] = ()
+    """Pages of figures besides the servers' own."""
+    gpu_power: bool = False
+    reset_cache: bool = False
+    """Empty the servers' prefix caches before the run."""
+    debug_trace: bool = False
+    max_model_len: int | None = None
+    """The longest call by the servers' own word."""
+
+    def style(self) -> Style:
+        """The texts."""
+        from workloom.drive.styles import style
+
+        if self.tokenizer is None:
+            return style(self.text, self.salt)
+        from workloom.drive.tokenizer import load
+
+        return style(self.text, self.salt, load(self.tokenizer))
+
+
+def one_server(url: str, model: str, salt: int) -> Live:
+    """A server and nothing else: its defaults."""
+    return Live(http=HttpOptions(urls=(url,), model=model, salt=salt), salt=salt)
