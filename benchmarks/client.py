@@ -16,7 +16,8 @@ import msgspec
 
 from workloom.clock import RealClock, host, run_real
 from workloom.drive.driver import drive
-from workloom.drive.http import HttpBackend
+from workloom.drive.http import HttpBackend, HttpOptions
+from workloom.drive.text import Texts
 from workloom.plan import Limits, Load, Plan, Recipe, TraceRef, make
 from workloom.quiet import quiet
 from workloom.records import CallRecord, SessionRecord
@@ -93,7 +94,11 @@ def run(port: int, what: Plan) -> tuple[float, list[CallRecord]]:
     """Drive a plan with everything a live run has, records to disk included; its CPU seconds and its calls."""
 
     async def live(clock: RealClock) -> float:
-        backend = HttpBackend(f"http://127.0.0.1:{port}/v1", "null", clock=clock, salt=what.text_salt)
+        backend = HttpBackend(
+            HttpOptions(urls=(f"http://127.0.0.1:{port}/v1",), model="null", correct=True),
+            clock=clock,
+            style=Texts(what.text_salt),
+        )
         before = host.cpu()
         await drive(what, backend, clock, sink)
         cpu_s = host.cpu() - before

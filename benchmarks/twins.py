@@ -21,8 +21,9 @@ from workloom import seeds
 from workloom.clock import RealClock, VirtualClock, run_real, run_virtual
 from workloom.drive.backend import Backend, Request
 from workloom.drive.driver import drive
-from workloom.drive.http import HttpBackend
+from workloom.drive.http import HttpBackend, HttpOptions
 from workloom.drive.simulated import SimulatedBackend
+from workloom.drive.text import Texts
 from workloom.engine.engine import PS, Engine, _Leap
 from workloom.engine.profile import Profile
 from workloom.plan import Limits, Load, Plan, Recipe, TraceRef, make
@@ -222,7 +223,7 @@ def live(plan: Plan, profile: Profile, record: Path) -> Ran:
     ran = Ran()
 
     async def main(clock: RealClock) -> None:
-        backend = HttpBackend(url, MODEL, clock=clock, salt=plan.text_salt)
+        backend = HttpBackend(HttpOptions(urls=(url,), model=MODEL), clock=clock, style=Texts(plan.text_salt))
         try:
             await backend.probe()
             with quiet():

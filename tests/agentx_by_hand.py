@@ -118,7 +118,7 @@ def per_gap(row: Row, whole_s: float | None) -> float | None:
     first_s, tokens = ttft(row), row["output_tokens"]
     if whole_s is None or first_s is None or tokens is None or tokens <= 1:
         return None
-    return (whole_s - first_s) / (tokens - 1)
+    return None if whole_s is None or not tokens else float(whole_s / tokens)
 
 
 def itl(row: Row) -> float | None:
@@ -596,7 +596,7 @@ def whole_traces(run: ByHand) -> list[list[Row]]:
     ]
 
 
-FIGURES = """e2e_s ttft_s ttfat_s tpot_s decode_tokens_per_s output_tokens_per_trace output_tokens_per_turn
+FIGURES = """e2e_s ttft_s ttfat_s tpot_s itl_s decode_tokens_per_s output_tokens_per_trace output_tokens_per_turn
 cache_hit_rate eligible_cache_hit_rate"""
 
 
@@ -614,6 +614,10 @@ def of_traces(run: ByHand) -> dict[str, list[float]]:
         if gaps:
             out["tpot_s"].append(mean(gaps))
             out["decode_tokens_per_s"].append(mean([1 / gap for gap in gaps]))
+        chunks = [(row, sum(part["count"] for part in row["chunks"])) for row in rows]
+        between = [(row["last_ns"] - row["first_ns"], count - 1) for row, count in chunks if count > 1]
+        if between:  # all gaps of the trace together
+            out["itl_s"].append(sum(whole for whole, _ in between) / sum(count for _, count in between) / NS)
         out["output_tokens_per_trace"].append(sum(row["output_tokens"] for row in rows))
         out["output_tokens_per_turn"] += [row["output_tokens"] for row in rows]
         told = [row for row in rows if row["cached_tokens"] is not None]
@@ -626,7 +630,7 @@ def of_traces(run: ByHand) -> dict[str, list[float]]:
     return out
 
 
-def rate(run: ByHand, amounts: list[tuple[int, float]]) -> dict[str, float | None]:
+def rate(run: ByHand, amounts: list[tuple[int, float]], gpus: int) -> dict[str, float]:
     """Amounts by their instants: over the window, its last 30 s, and all of it but its first fifth."""
     whole_ns = run.end_ns - run.start_ns
 
@@ -635,14 +639,16 @@ def rate(run: ByHand, amounts: list[tuple[int, float]]) -> dict[str, float | Non
         return came / float((run.end_ns - begin_ns) / NS)
 
     last_ns = min(30 * NS, whole_ns)
+    steady = per_second(run.start_ns + Fraction(whole_ns, 5))
     return {
         "overall": per_second(run.start_ns),
         "last_30s": per_second(run.end_ns - last_ns),
-        "steady_state": per_second(run.start_ns + Fraction(whole_ns, 5)),
+        "steady_state": steady,
+        "steady_state_per_gpu": steady / gpus,
     }
 
 
-def trie(run: ByHand) -> dict[str, Any]:
+def trie(run: ByHand, gpus: int) -> dict[str, Any]:
     """The headline figures: by trace, by tokens, by second."""
     room = eligible(run)
     turns = [
@@ -660,10 +666,12 @@ def trie(run: ByHand) -> dict[str, Any]:
         "eligible_cache_hit_rate": ratio(found, sum(room[row["instance"], row["ordinal"]] for row in told)),
         "traces": {"count": len(whole_traces(run)), **{name: spread(v) for name, v in of_traces(run).items()}},
         "workload": {
-            "traces": rate(run, ends),
-            "prompt_tokens": rate(run, [(row["done_ns"], isl(row)) for row in turns]),
-            "cached_prompt_tokens": rate(run, [(row["done_ns"], cached) for row, cached in expected]),
-            "uncached_prompt_tokens": rate(run, [(row["done_ns"], isl(row) - cached) for row, cached in expected]),
-            "completion_tokens": rate(run, [(row["done_ns"], row["output_tokens"] or 0) for row in turns]),
+            "traces": rate(run, ends, gpus),
+            "prompt_tokens": rate(run, [(row["done_ns"], isl(row)) for row in turns], gpus),
+            "cached_prompt_tokens": rate(run, [(row["done_ns"], cached) for row, cached in expected], gpus),
+            "uncached_prompt_tokens": rate(
+                run, [(row["done_ns"], isl(row) - cached) for row, cached in expected], gpus
+            ),
+            "completion_tokens": rate(run, [(row["done_ns"], row["output_tokens"] or 0) for row in turns], gpus),
         },
     }

@@ -116,6 +116,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     real(_nothing)  # the first loop of a process opens a pipe for good
     monkeypatch.setattr(clock, "run_real", watched)
+    gc.collect()  # what others left is not ours
     before, threads = _sockets(), threading.active_count()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")

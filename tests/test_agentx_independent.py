@@ -68,8 +68,15 @@ def check(
     assert names(found["request_metrics"]) == names(mine["request_metrics"])
     assert names(found["request_accounting"]) == names(mine["request_accounting"])
     assert differences(by_hand.mvp(hand), json.loads(agentx.encode(agentx.mvp(run, identity)))) == []
-    assert differences(by_hand.trie(hand), json.loads(trie_figures.encode(trie_figures.trie(run, gpus)))) == []
+    assert differences(by_hand.trie(hand, gpus), json.loads(trie_figures.encode(trie_figures.trie(run, gpus)))) == []
     return found
+
+
+def test_the_comparison_can_fail() -> None:
+    assert differences({"a": {"b": 1.0}, "c": [1, None]}, {"a": {"b": 1.000004}, "c": [1, None], "d": 5}) == []
+    assert differences({"a": 1.0}, {"a": 1.00003}) == [".a: 1.0 by hand, not 1.00003"]
+    assert differences({"a": {"b": None}}, {"a": {"b": 0.0}}) == [".a.b: None by hand, not 0.0"]
+    assert differences({"a": {"b": 1}}, {"a": {}}) == [".a.b: missing"]
 
 
 # -- simulated runs
@@ -100,10 +107,15 @@ def test_the_weka_corpus_hits_as_its_blocks_say(tmp_path: Path) -> None:
     """Prompts are compared in workloom's own format, which the reader of hashed traces writes."""
     if not WEKA.is_dir():
         pytest.skip(f"the traces are not here: {WEKA.name}")
-    run = simulated(tmp_path / "run", WEKA, "agentx-v1", "--concurrency", "4", "--duration", "1000")
-    reading = open_trace([WEKA])
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for trace in sorted(WEKA.glob("trace_*.json"), key=lambda path: path.stat().st_size)[:16]:
+        (corpus / trace.name).symlink_to(trace)
+    run = simulated(tmp_path / "run", corpus, "agentx-v1", "--concurrency", "4", "--duration", "1000")
+    reading = open_trace([corpus])
     native.write(tmp_path / "weka.jsonl", reading.header, reading)
     assert reading.header.block_tokens
+    assert len(by_hand.ByHand(run.path).profiled()) > 20
     check(run, tmp_path / "weka.jsonl", adapter="vllm")
 
 
@@ -256,6 +268,17 @@ def test_answers_of_one_token_none_and_without_usage(tmp_path: Path, trace: Path
     check(write(tmp_path / "run", trace, calls), trace, tags=["tp=4", "pp=2", "pcp_size=3"], gpus=24)
 
 
+def test_a_run_that_never_came_to_its_end_is_measured_to_its_last_instant(tmp_path: Path, trace: Path) -> None:
+    calls = [row(0, 99.0), row(1, 110.0), row(2, 300.0, instance=1), failed(3, 350.0, "connect", done_ns=351 * NS)]
+    found = check(write(tmp_path / "run", trace, calls, window_s=(100.0, None)), trace)
+    assert found["num_requests_successful"] == 2
+
+
+def test_several_nodes_share_the_throughput_among_all_their_gpus(tmp_path: Path, trace: Path) -> None:
+    tags = ["is_multinode=true", "prefill_num_workers=3", "prefill_tp=4", "decode_num_workers=2", "decode_tp=8"]
+    check(write(tmp_path / "run", trace, [row(at, 110.0 + at) for at in range(5)]), trace, tags=tags, gpus=28)
+
+
 @pytest.mark.parametrize("block_tokens", [None, 1, 64, 700])
 def test_theoretical_hits_are_whole_blocks_of_the_trace(tmp_path: Path, block_tokens: int | None) -> None:
     trace = hand_trace(tmp_path / "hand.jsonl", block_tokens)
@@ -349,7 +372,7 @@ def test_keys_and_nesting_are_those_of_the_schema(tmp_path: Path, trace: Path) -
     times = ["ttft", "e2el", "itl", "tpot", "intvty", "e2e_norm_intvty", "full_response_itl", "full_response_intvty"]
     groups = ["qps", *(f"latency.{time}" for time in times), *("tokens.input", "tokens.output_actual")]
     wanted = [
-        *SCHEMA,
+        *SCHEMA.split(),
         *(f"request_metrics.{group}.{name}" for group in [*groups, "tokens.output_expected"] for name in six),
     ]
     for way in ("gpu_to_cpu", "cpu_to_gpu"):

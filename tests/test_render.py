@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from misbehaving import GOOD, live, serving
+from misbehaving import GOOD, connect, live, serving
 from strategies import sessions
 
 from workloom.clock import RealClock
 from workloom.drive.backend import Request
 from workloom.drive.frame import ChatFrame, CompletionsFrame, Frame, IdsFrame, MessagesFrame, ResponsesFrame
-from workloom.drive.http import HttpBackend
 from workloom.drive.render import Rendered, Renderer
 from workloom.drive.styles import Style, style
 from workloom.drive.text import Texts
@@ -347,7 +346,7 @@ def sent(sessions: list[tuple[int, Session]], salt: int) -> list[tuple[int, str,
 
     async def main(clock: RealClock) -> list[tuple[int, str, dict[str, Any]]]:
         async with serving([GOOD]) as server:
-            backend = HttpBackend(f"http://127.0.0.1:{server.port}/v1", "m", clock=clock, salt=salt)
+            backend = connect([server.port], clock, style=Texts(salt))
             names = []
             for instance, session in sessions:
                 prompts = Prompts(session, instance)

@@ -27,6 +27,7 @@ from workloom.records import ChunkRun, Outcome
 
 if TYPE_CHECKING:
     from workloom.drive.debug import Exchange
+    from workloom.drive.styles import Style
 
 __all__ = ["HttpBackend", "HttpOptions", "Preflight"]
 
@@ -67,22 +68,12 @@ class HttpBackend:
 
     def __init__(
         self,
-        options: HttpOptions | str,
-        model: str = "",
+        options: HttpOptions,
         *,
         clock: RealClock,
-        style: Any = None,
+        style: Style,
         debug: Callable[[Exchange], None] | None = None,
-        **old: Any,
     ) -> None:
-        if isinstance(options, str):  # SHIM: the old signature, until execute.py and the benchmarks use HttpOptions
-            from workloom.drive.text import Texts
-
-            old["api"] = old.pop("endpoint", "chat")
-            old["output"] = "exact" if old.pop("exact", True) else "cap"
-            old["headers"], old["body"] = dict(old.get("headers") or {}), dict(old.get("body") or {})
-            style = Texts(old["salt"])
-            options = HttpOptions(urls=(options,), model=model, **old)
         self.options = options
         self.resent = 0
         """Calls sent again because a kept connection turned out to be closed."""
