@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 RUN := build/canonical
 
-.PHONY: run test test-engines format test-long bench clean
+.PHONY: run test test-engines format test-long bench bench-engines clean
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -23,7 +23,7 @@ test: $(READY)
 	$(PY) -m mypy
 	$(PY) scripts/check_imports.py
 	timeout 1200 $(PY) -m pytest -n 2 -m 'not long and not engines'
-	timeout 300 $(PY) -m pytest -rs tests/engines/test_llama_cpp.py tests/engines/test_smollm2.py
+	timeout 300 $(PY) -m pytest -rs tests/engines/test_install.py tests/engines/test_llama_cpp.py tests/engines/test_smollm2.py
 
 # vLLM on the CPU and Dynamo's mocker: 3 GB of packages, some minutes.
 test-engines: $(READY)
@@ -44,6 +44,9 @@ bench: $(READY)
 	$(PY) benchmarks/import_speed.py
 	$(PY) benchmarks/characterize_speed.py
 	$(PY) benchmarks/synth_speed.py
+
+bench-engines: $(READY)
+	$(PY) benchmarks/dynamo_twin.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

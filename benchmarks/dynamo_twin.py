@@ -1,6 +1,6 @@
 """Two simulators, one plan: Dynamo's mocker and our engine, with a profile calibrated to the mocker.
 
-python benchmarks/dynamo_twin.py [--sessions 24] [--concurrency 4 8 16]
+python benchmarks/dynamo_twin.py [--sessions 24] [--concurrency 4 8 16] [--repeats 3]
 
 First the mocker is probed: prefills of rising length alone, decodes of rising context and number. The step-time form is
 fitted to what they took (non-negative least squares on relative errors). Then agents that share a scaffold, think, act
@@ -94,10 +94,10 @@ def instants(call: CallRecord) -> np.ndarray:
     return np.array([run.at(i) for run in call.chunks for i in range(run.count) for _ in range(run.tokens_each)])
 
 
-def calibrate(run: Run) -> Profile:
-    """A profile of the mocker, from probes of it."""
+def calibrate(run: Run, repeats: int) -> Profile:
+    """A profile of the mocker, from probes of it; prefills are probed `repeats` times."""
     prefills: list[Row] = []
-    for again in range(3):
+    for again in range(repeats):
         sessions = [single(f"p{tokens}", tokens, 2) for tokens in PREFILLS]
         prefills += [prefill_row(call) for call in run(f"prefill-{again}", sessions, 1)]
     decodes: list[Row] = []
@@ -203,13 +203,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=24, help="of each run (24)")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[4, 8, 16], help="sessions at once (4 8 16)")
+    parser.add_argument("--repeats", type=int, default=3, help="of each prefill probe (3)")
     parser.add_argument("--keep", type=Path, help="write the calibrated profile there")
     options = parser.parse_args()
     with TemporaryDirectory() as scratch, servers.dynamo() as server, tapped(server) as (seen, _):
         folder = Path(scratch)
         live = on_mocker(seen, folder)
         live("warm", [single("w", 100, 20)], 1)
-        profile = calibrate(live)
+        profile = calibrate(live, options.repeats)
         path = options.keep or folder / "dynamo-mocker.yaml"
         path.write_text(yaml.safe_dump(msgspec.to_builtins(profile), sort_keys=False))
         step, error = profile.step, profile.error

@@ -118,7 +118,7 @@ def per_gap(row: Row, whole_s: float | None) -> float | None:
     first_s, tokens = ttft(row), row["output_tokens"]
     if whole_s is None or first_s is None or tokens is None or tokens <= 1:
         return None
-    return None if whole_s is None or not tokens else float(whole_s / tokens)
+    return float((whole_s - first_s) / (tokens - 1))
 
 
 def itl(row: Row) -> float | None:

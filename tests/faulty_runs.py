@@ -77,10 +77,15 @@ class Kept:
 
 
 def driven(
-    plan: Plan, live: Live, *, timeout_s: float = 20.0, control: Callable[[RealClock], Control] | None = None
+    plan: Plan,
+    live: Live,
+    *,
+    timeout_s: float = 20.0,
+    control: Callable[[RealClock], Control] | None = None,
+    sink: Kept | None = None,
 ) -> tuple[Kept, End]:
     """The rows as the driver hands them on, without a store. `control` arms a hand on the run."""
-    kept = Kept()
+    kept = sink or Kept()
 
     async def main(time: RealClock) -> End:
         backend = HttpBackend(live.http, clock=time, style=live.style())

@@ -78,6 +78,8 @@ class CallRecord(Struct, omit_defaults=True):
     """Prompt tokens the server took from its prefix cache, by its own count."""
     ideal_cached_tokens: int | None = None
     """Prompt tokens that an infinite cache would have held when the call was sent, by the plan."""
+    ideal_prompt_tokens: int | None = None
+    """Of how many: the prompt's length by the plan and the answers that came, corrections left out."""
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     """Of the output tokens, by the server's count."""

@@ -5,6 +5,9 @@ The mocker says random tokens, which come back as other tokens when they stand i
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from engines.servers import Server, events
 from engines.wiretap import tapped
 
 BLOCK = 16
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "dynamo_twin.py"
 HELLO = [{"role": "user", "content": "the word is able"}]
 
 
@@ -113,3 +117,14 @@ def test_an_error_without_the_usual_field_says_why(server: Server, tmp_path: Pat
     assert [(call.error_kind, call.http_status) for call in ran.calls] == [("http_status", 404)]
     assert "Model not found" in (ran.calls[0].error or "")
     assert server.post("/v1/chat/completions", model="tiny", messages=HELLO, max_tokens=-5)[0] == 400
+
+
+def test_our_engine_calibrated_to_the_mocker_is_near_it() -> None:
+    """The short version of benchmarks/dynamo_twin.py, which says how far apart the two simulators are."""
+    command = [sys.executable, BENCHMARK, "--sessions", "8", "--concurrency", "4", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    apart = dict(re.findall(r"^  (\S.*?) +[\d.]+ +[\d.]+ +([+-][\d.]+)%$", done.stdout, re.MULTILINE))
+    assert len(apart) == 8, done.stdout
+    for name in ("TBC p50, ms", "E2E p50, ms", "E2E p95, ms", "hit rate", "makespan, s"):
+        assert abs(float(apart[name])) < 15, done.stdout

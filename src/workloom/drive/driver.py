@@ -139,7 +139,7 @@ async def drive(
     """Run a plan to its end. When the task is cancelled, calls in flight become `censored` rows before it ends.
 
     `served` gives the name of the model that a call of (agent, model) is served by; ideal hits are kept by it.
-    `opened` is told, once it is known, when the window opens and (of a run with a duration) when it ends.
+    `opened` is told when the window opens, and when it ends: at once of a run with a duration, else when it does.
     """
     run = _Drive(plan, backend, clock, sink, options or Options(), progress or Progress(), share, served)
     if opened is not None:
@@ -281,8 +281,7 @@ class _Drive:
     def _window_over(self) -> None:
         """The duration is over: load goes on until the calls that were due in it have ended, or the drain has."""
         assert self.end_ns is not None
-        if self.loaded_until is None:
-            self.reason, self.loaded_until = "duration", self.end_ns
+        self._loaded(self.end_ns, "duration")
         self.stopping = True
         self.progress.phase = "draining"
         self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self.halt)
@@ -297,8 +296,7 @@ class _Drive:
         if self.closing:
             return
         now = self.clock.now()
-        if self.loaded_until is None:
-            self.reason, self.loaded_until = "interrupted", now
+        self._loaded(now, "interrupted")
         self.progress.phase = "draining"
         self.clock.call_at(now + to_ns(self.options.drain_s), self.halt)
         self.closing = True
@@ -317,10 +315,16 @@ class _Drive:
     def give_up(self, why: str) -> None:
         """The run is hopeless: it ends now, with what it has."""
         if not self.stopped.done():
+            self._loaded(self.clock.now())
             self.reason, self.fault = "hopeless", why
-            if self.loaded_until is None:
-                self.loaded_until = self.clock.now()
             self.halt()
+
+    def _loaded(self, until_ns: int, reason: Reason = "sessions") -> None:
+        """From now on the load is no longer as asked; the first time counts."""
+        if self.loaded_until is None:
+            self.loaded_until, self.reason = until_ns, reason
+            if self.end_ns is None:
+                self.on_opened(self.start_ns, until_ns)
 
     def in_window(self, due_ns: int) -> bool:
         return self.start_ns <= due_ns and (self.end_ns is None or due_ns < self.end_ns)
@@ -334,9 +338,8 @@ class _Drive:
                 return False
             self.calls_left -= 1
             if self.calls_left == 0:
-                if self.loaded_until is None:
-                    self.reason, self.loaded_until = "calls", self.clock.now()
-                    self.recycled = True
+                self._loaded(self.clock.now(), "calls")
+                self.recycled = True
                 self.closing = True
                 asyncio.get_running_loop().call_soon(self._no_more_calls)
         return True
@@ -368,8 +371,7 @@ class _Drive:
             await self._session(tree, due_ns)
             tree, used, due_ns = None, True, self.clock.now()
         self.idle.arrived()
-        if self.loaded_until is None:
-            self.loaded_until = self.clock.now()
+        self._loaded(self.clock.now())
 
     async def _arrivals(self, instances: Iterator[Instance], begin_ns: int) -> None:
         every = self.plan.due()
@@ -383,8 +385,7 @@ class _Drive:
             await self.clock.sleep_until(at)
             self._spawn(self._session(Tree(self, instance), at), str(instance.k))
             self.recycled = True
-        if self.loaded_until is None:
-            self.loaded_until = self.clock.now()
+        self._loaded(self.clock.now())
 
     async def _session(self, tree: Tree, due_ns: int) -> None:
         self.admit(tree)

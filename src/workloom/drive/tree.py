@@ -202,6 +202,7 @@ class Tree:
             planned_output_tokens=call.answer_tokens if phase == "run" else 1,
             sent_prompt_tokens=prompt.tokens,
             ideal_cached_tokens=self.ideal.held(served, prompt),
+            ideal_prompt_tokens=prompt.tokens,
         )
         request = Request(
             name=f"{self.instance.k}/{call.id}",

@@ -100,8 +100,9 @@ async def _simulate(
         _sample(engine.gauges(), at_ns, writer)
 
     def opened(start_ns: int, end_ns: int | None) -> None:
-        for edge in (start_ns, end_ns):
-            if edge:
+        for edge in {start_ns, end_ns} - {0, None}:
+            assert edge is not None
+            if edge >= time.now():
                 time.call_at(edge, sample, edge)
 
     try:

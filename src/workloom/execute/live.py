@@ -55,11 +55,13 @@ async def work(
         stalled_s=lambda: log.stalled_s,
     )
 
+    told = False
+
     def window(start_ns: int, end_ns: int | None) -> None:
-        if start_ns > time.now():
+        nonlocal told
+        if not told:
             time.call_at(start_ns, meter.restart)
-        elif progress.calls_done:
-            meter.restart()
+        told = True
         opened(start_ns, end_ns)
 
     served = target.http.served if target.http.models else None

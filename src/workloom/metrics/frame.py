@@ -68,6 +68,7 @@ class Calls:
     prompt_tokens: Floats
     cached_tokens: Floats
     ideal_cached_tokens: Floats
+    ideal_prompt_tokens: Floats
     output_tokens: Floats
     retries: Floats
     status: Ints

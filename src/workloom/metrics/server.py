@@ -35,14 +35,15 @@ class HitRate(Struct, frozen=True):
 
 def hit_rate(calls: Calls, window: Window) -> HitRate:
     """The hit rate of the calls due in the window."""
-    sent = window.holds(calls.due_ns) & np.isfinite(calls.sent_ns)
+    sent = window.holds(calls.due_ns) & ~calls.warmup & np.isfinite(calls.sent_ns)
     reported = sent & np.isfinite(calls.cached_tokens) & np.isfinite(calls.prompt_tokens)
     planned = sent & np.isfinite(calls.ideal_cached_tokens)
+    of = np.where(calls.ideal_prompt_tokens > 0, calls.ideal_prompt_tokens, calls.sent_prompt_tokens)
     return HitRate(
         reported=share(calls.cached_tokens[reported].sum(), calls.prompt_tokens[reported].sum()),
         reported_calls=int(reported.sum()),
         unreported_calls=int((sent & (calls.status == 0) & ~reported).sum()),
-        ideal=share(calls.ideal_cached_tokens[planned].sum(), calls.sent_prompt_tokens[planned].sum()),
+        ideal=share(calls.ideal_cached_tokens[planned].sum(), of[planned].sum()),
         ideal_calls=int(planned.sum()),
     )
 
