@@ -64,7 +64,7 @@ async def _warm(tree: Tree, calls: int) -> bool:
         if call.id in tree.prefill and not await tree.warm(call, advance=False):
             return False
     for call in tree.instance.session.calls:
-        if calls == 0 or tree.left == 1:
+        if calls == 0 or tree.left == 1 or tree.closed:
             break
         if call.id not in tree.before:
             if not await tree.warm(call, advance=True):

@@ -49,6 +49,10 @@ def execute(
     The status of the run is `interrupted` when a live run was ended by Ctrl-C, `failed` when it was hopeless. A
     KeyboardInterrupt in virtual time and an error of our own end it likewise, and are raised again.
     """
+    if isinstance(target, Live) and target.workers > 1:
+        from workloom.execute.workers import check
+
+        check(plan, target.workers)
     writer = RunWriter.create(path, _manifest(plan, target, options, argv, scenario), document(plan))
     with writer:
         costs: list[WorkerCost] = []

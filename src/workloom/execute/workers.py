@@ -36,7 +36,7 @@ from workloom.drive.driver import Control, End, Options, Progress, Share
 from workloom.errors import UsageError, WorkloomError
 from workloom.execute.live import work
 from workloom.execute.target import Live
-from workloom.plan import Plan
+from workloom.plan import Closed, Plan
 from workloom.store.writer import Log
 
 LEAD_NS = NS // 20
@@ -59,9 +59,22 @@ def run_workers(
     began: Callable[[int], None],
 ) -> tuple[End, list[WorkerCost]]:
     """Carry out a plan with `target.workers` processes; what they ended with, as one."""
+    return _Parent(plan, target, path, options, progress, opened, began).run()
+
+
+def check(plan: Plan, workers: int) -> None:
+    """Raise UsageError where so many workers cannot share the plan."""
     if "fork" not in multiprocessing.get_all_start_methods():
         raise UsageError("this system cannot fork processes", where="--workers", hint="use one worker")
-    return _Parent(plan, target, path, options, progress, opened, began).run()
+    load = plan.recipe.load
+    slots = plan.slots() if isinstance(load, Closed) else plan.sessions
+    if slots is not None and slots < workers:
+        raise UsageError(
+            "there are more workers than sessions at once",
+            where="--workers",
+            expected=f"at most {slots}",
+            found=workers,
+        )
 
 
 class _Parent:

@@ -14,7 +14,7 @@ from workloom.metrics.chunks import delivered_tokens, gaps_s
 from workloom.metrics.frame import SCALARS, Bools, Calls, Chunks, Window, batches, calls_of, chunks_of
 from workloom.metrics.samples import Samples, samples_of
 from workloom.metrics.samples import samples as series
-from workloom.metrics.server import HitRate, ServerSide, hit_rate, server_side
+from workloom.metrics.server import HitRate, ServerSide, Timeline, hit_rate, server_side, timeline
 from workloom.metrics.stats import Floats, Pool, Stats, stats
 from workloom.metrics.tool import Tool, judge
 from workloom.records import CallRecord, ServerSample, SessionRecord
@@ -72,6 +72,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """By the counters of the servers."""
     server: ServerSide | None = None
     """What the servers said of themselves."""
+    timeline: Timeline | None = None
+    """Sessions alive and calls in flight beside the servers' queues, KV use and hit rate, over the window."""
     errors: dict[str, per_call.Failures]
     """Failed calls by kind, most frequent first."""
     tool: Tool
@@ -147,6 +149,7 @@ def _summary(
         "lag_s": stats(per_call.lag_s(calls)[due]),
     }
     side = server_side(samples, window)
+    both = per_session.concurrency(calls, sessions, window)
     return Summary(
         run=manifest,
         window=window,
@@ -155,10 +158,11 @@ def _summary(
         latency=latency,
         tokens=_tokens(calls, carried, due & np.isfinite(calls.sent_ns)),
         throughput=_throughput(calls, carried, delivered, call_counts.ended, session_counts.ended, window),
-        concurrency=per_session.concurrency(calls, sessions, window),
+        concurrency=both,
         hits=hit_rate(calls, window),
         engine_hit_rate=None if side is None else side.hit_rate,
         server=side,
+        timeline=None if side is None or not both.at_s else timeline(both, side),
         errors=per_call.errors(calls, window),
         tool=judge(manifest, latency["lag_s"]),
     )
