@@ -15,15 +15,17 @@ from wekafiles import document, request, save
 
 from workloom.answers.agentx import Identity, aggregate, encode, identity_of, mvp, mvp_rows, rows
 from workloom.answers.agentx.requests import interactivity
-from workloom.answers.agentx.series import metrics, parse
+from workloom.answers.agentx.series import Metrics, metrics, parse
 from workloom.answers.agentx.server import server_metrics
-from workloom.answers.agentx.shape import Spread
+from workloom.answers.agentx.shape import Spread, TokenSums
 from workloom.answers.simulated import Kept
 from workloom.cli.agentx import NotValid, agentx
 from workloom.clock import run_virtual
 from workloom.drive.driver import drive
 from workloom.drive.nominal import NominalBackend
 from workloom.errors import UsageError
+from workloom.metrics.frame import Window
+from workloom.metrics.samples import samples as series_of
 from workloom.plan import Closed, Limits, Recipe, TraceRef, make
 from workloom.plan import document as plan_document
 from workloom.records import CallRecord, ServerSample
@@ -318,7 +320,7 @@ def test_the_theoretical_hit_rate_is_of_prompts_by_full_blocks_however_often_a_t
     assert found.workloom.theoretical_cache_hit_rate_from == "trace blocks"
     assert found.request_metrics.cache.theoretical_cache_hit_rate == 5 / 11
     held = [record.ideal_cached_tokens or 0 for record in kept.calls]
-    by_rows = sum(held) / sum(record.sent_prompt_tokens for record in kept.calls)
+    by_rows = sum(held) / sum(record.ideal_prompt_tokens or 0 for record in kept.calls)
     assert found.workloom.ideal_cache_hit_rate == by_rows
 
     trace.unlink()
@@ -334,6 +336,10 @@ def grown(name: str, before: float, after: float) -> list[ServerSample]:
     return [ServerSample(0, name, before), ServerSample(5 * S, name, after)]
 
 
+def series(samples: list[ServerSample], end_s: int = 10) -> Metrics:
+    return metrics(series_of(samples), Window(0, end_s * S))
+
+
 def test_vllm_says_where_prompt_tokens_came_from_and_only_growth_counts(tmp_path: Path) -> None:
     source = 'vllm:prompt_tokens_by_source_total{source="%s",engine="0"}'
     samples = [
@@ -346,11 +352,11 @@ def test_vllm_says_where_prompt_tokens_came_from_and_only_growth_counts(tmp_path
         *grown(source % "local_compute", 50, 350),
         *grown("vllm:kv_offload_bytes_gpu_to_cpu", 0, 80),
         *grown("vllm:kv_offload_time_gpu_to_cpu", 0, 4),
-        ServerSample(0, "vllm:kv_cache_usage_perc", 1.0),
+        ServerSample(0, "vllm:kv_cache_usage_perc", 1.0),  # before the window
         ServerSample(1 * S, "vllm:kv_cache_usage_perc", 0.9),
         ServerSample(2 * S, "vllm:kv_cache_usage_perc", 0.3),
     ]
-    result = aggregate(run_of(tmp_path / "r", [call(0, 0)], samples=samples))
+    result = aggregate(run_of(tmp_path / "r", [call(0, 1)], samples=samples, window_s=(0.5, 1000)))
     found = result.server_metrics
     assert (found.present, found.adapter, found.metric_count) == (True, "vllm", 8)
     cache = found.cache
@@ -371,7 +377,7 @@ def test_sglang_behind_dynamo_is_still_read_as_sglang() -> None:
         *grown("dynamo_frontend_cached_tokens", 0, 700),
         *grown("dynamo_frontend_input_sequence_tokens", 0, 1000),
     ]
-    found, warnings = server_metrics(metrics(samples, 0, 10 * S), 1, 2, 3)
+    found, warnings = server_metrics(series(samples), TokenSums(1, 2), 3)
     assert (found.adapter, warnings) == ("dynamo-sglang", [])
     cache = found.cache
     assert (cache.gpu_cache_hit_rate, cache.cpu_cache_hit_rate, cache.overall_cache_hit_rate) == (0.5, 0.25, 0.75)
@@ -386,7 +392,7 @@ def test_vllm_tells_its_capacity_in_labels_and_newer_ones_the_way_of_offloading(
         *grown("vllm:kv_offload_total_bytes{transfer_type=GPU_to_CPU}", 0, 60),
         *grown("vllm:kv_offload_total_bytes{transfer_type=CPU_to_GPU}", 0, 9),
     ]
-    found, _ = server_metrics(metrics(samples, 0, 10 * S), 0, 0, 0)
+    found, _ = server_metrics(series(samples), TokenSums(0, 0), 0)
     assert found.kv_cache.gpu_total_tokens == 3200
     assert (found.kv_offload.bytes_gpu_to_cpu, found.kv_offload.bytes_cpu_to_gpu) == (60, 9)
 
@@ -394,7 +400,7 @@ def test_vllm_tells_its_capacity_in_labels_and_newer_ones_the_way_of_offloading(
 def test_a_counter_that_restarts_and_replicas_add_up() -> None:
     samples = [ServerSample(at * S, "vllm:prompt_tokens", value) for at, value in ((0, 90), (1, 100), (2, 5), (3, 25))]
     other = [ServerSample(at * S, "vllm:prompt_tokens", value, "b") for at, value in ((0, 0), (4, 7), (99, 1000))]
-    found, _ = server_metrics(metrics([*samples, *other], 0, 10 * S), 0, 0, 0)
+    found, _ = server_metrics(series([*samples, *other]), TokenSums(0, 0), 0)
     assert found.tokens.prompt_total == 10 + 25 + 7
 
 
@@ -412,8 +418,28 @@ def test_an_unknown_engine_is_a_warning_and_the_requests_own_counts_stand_in(tmp
 def test_no_name_and_no_value_of_a_metric_raises(pairs: list[tuple[str, float]]) -> None:
     prefixes = ("", "vllm:", "sglang:", "trtllm_", "atom:", "llamacpp:", "dynamo_")
     samples = [ServerSample(i * S, prefix + name, v) for i, (name, v) in enumerate(pairs) for prefix in prefixes]
-    found, _ = server_metrics(metrics(samples, 0, 100 * S), 1, 1, 1)
+    found, _ = server_metrics(series(samples, 100), TokenSums(1, 1), 1)
     assert found.present == bool(pairs)
+
+
+def test_a_label_that_comes_into_sight_counts_from_zero_and_a_page_from_its_first_sample() -> None:
+    """The first count of a source makes its line; what a server had counted before it was heard is not of the run."""
+    source = "vllm:prompt_tokens_by_source{source=%s}"
+    samples = [
+        *[ServerSample(at * S, "up", value, "h:1") for at, value in ((0, 0), (2, 1))],
+        *[ServerSample(at * S, source % "local_compute", value, "h:1/0") for at, value in ((2, 5000), (8, 5700))],
+        ServerSample(4 * S, source % "local_cache_hit", 300, "h:1/0"),
+    ]
+    found, _ = server_metrics(series(samples), TokenSums(0, 0), 0)
+    assert found.tokens.prompt_by_source.raw == {"local_cache_hit": 300, "local_compute": 700}
+    assert (found.metric_count, found.cache.overall_cache_hit_rate) == (1, 0.3), "that it was up is no figure of its"
+
+
+def test_a_server_that_was_never_up_said_nothing() -> None:
+    found, warnings = server_metrics(series([ServerSample(S, "up", 0, "h:1")]), TokenSums(0, 0), 0)
+    assert (found.present, found.adapter, found.metric_count) == (False, "none", 0)
+    assert (found.tokens.prompt_total, found.tokens.generation_total) == (None, None), "nor did any request"
+    assert warnings == ["no server metrics were recorded"]
 
 
 def test_labels_are_read_quoted_or_not() -> None:
@@ -486,6 +512,12 @@ def test_what_happened_in_the_run_is_checked(tmp_path: Path) -> None:
     long = [failed(200 + i, i, "context_overflow") for i in range(2)]
     one = failed(200, 0, "context_overflow")
     assert codes(run_of(tmp_path / "k", [*steady(), *bad[:11], one])) == [], "an overflow is in a tally of its own"
+    slow = [call(300 + i, i, status="timeout", last_ns=None) for i in range(12)]
+    assert codes(run_of(tmp_path / "l", [*steady(), *slow])) == ["error_rate_exceeded"], "no answer in time is none"
+    most = [*steady(), *slow[:11], *long]
+    assert codes(run_of(tmp_path / "m", most)) == ["context_overflow_rate_exceeded"], "2 of 113"
+    many = [*steady(), *[call(400 + i, i) for i in range(90)], *slow[:10]]
+    assert codes(run_of(tmp_path / "n", [*many, *long])) == [], "2 of 202: time-outs are responses too"
     assert codes(run_of(tmp_path / "f", [*steady()[1:], *long[:1]])) == [], "1 of 100"
     assert codes(run_of(tmp_path / "g", [*steady(), *long])) == ["context_overflow_rate_exceeded"]
     broken = failed(0, 0, "connect", phase="warmup")

@@ -457,7 +457,6 @@ def test_sglang_by_its_own_names(tmp_path: Path, trace: Path) -> None:
     assert found["server_metrics"]["kv_cache"]["cpu_usage_pct"] == 0.25
 
 
-@pytest.mark.xfail(strict=True, reason="the aggregate counts it from its first sample on, `workloom show` from zero")
 def test_a_counter_that_comes_into_sight_late_stood_at_zero(tmp_path: Path, trace: Path) -> None:
     """Labels do, with their first count, in the middle of a run: so :func:`workloom.metrics.samples.steps`."""
     samples = [
@@ -467,7 +466,6 @@ def test_a_counter_that_comes_into_sight_late_stood_at_zero(tmp_path: Path, trac
     check(write(tmp_path / "run", trace, [row(0, 110.0)], samples=samples), trace, adapter="vllm")
 
 
-@pytest.mark.xfail(strict=True, reason="a trace loses its hit rates when one of its answers had no cached count")
 def test_hit_rates_of_a_trace_are_over_the_calls_that_have_a_count(tmp_path: Path, trace: Path) -> None:
     """As those of the run as a whole are."""
     calls = [row(0, 110.0), row(1, 115.0, cached_tokens=1000), row(2, 120.0, cached_tokens=1200)]

@@ -60,6 +60,7 @@ SETTINGS = {
     "output": "output lengths (`--output`)",
     "drain_s": "drain (`--drain`)",
     "timeout_s": "time-out of a call (`--timeout`)",
+    "retries": "a failed call is sent again (`--retries`)",
     "max_failed": "the run ends at failed (`--max-failed`)",
     "after_error": "after a failed call (`--after-error`)",
     "one_model": "one model for all agents",

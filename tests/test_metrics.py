@@ -482,7 +482,7 @@ def test_the_verdict_on_the_tool_is_about_live_runs_that_sent_something() -> Non
         return judge(manifest, stats(np.array([] if lag_s is None else [lag_s]))).verdict
 
     assert verdict(0.0005) == "valid"
-    assert verdict(0.003) == verdict(0.0005, cpu_s=9.0) == verdict(0.0005, stalled_s=1.0) == "degraded"
+    assert verdict(0.006) == verdict(0.0005, cpu_s=9.0) == verdict(0.0005, stalled_s=1.0) == "degraded"
     assert verdict(0.2) == verdict(0.0005, cpu_s=9.9) == "invalid"
     assert verdict(None) is None and verdict(0.0, backend="simulated") is None
 
@@ -504,11 +504,11 @@ def test_a_verdict_is_not_given_on_what_was_not_seen() -> None:
 def test_the_burst_at_the_start_of_a_small_run_is_not_held_against_it() -> None:
     manifest = Manifest(backend="http", status="finished", wall_s=10.0, cpu_s=1.0)
     burst = np.full(FEW_CALLS, 0.0002)
-    burst[-10:] = 0.003
+    burst[-10:] = 0.006
     assert judge(manifest, stats(burst[1:])).verdict == "valid"
     assert judge(manifest, stats(burst)).verdict == "degraded"
     late = judge(manifest, stats(burst[-10:]))
-    assert (late.verdict, late.reasons) == ("degraded", ["dispatch lag p50 3.0 ms > 2 ms"])
+    assert (late.verdict, late.reasons) == ("degraded", ["dispatch lag p50 6.0 ms > 5 ms"])
 
 
 def test_words_do_not_generalise_from_nothing() -> None:

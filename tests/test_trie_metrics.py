@@ -169,6 +169,22 @@ def test_a_server_that_does_not_report_cached_tokens_has_no_hit_rate(tmp_path: P
     assert result.traces.cache_hit_rate.n == 0
 
 
+def test_hit_rates_are_over_the_requests_whose_answers_tell(tmp_path: Path) -> None:
+    """The second says nothing, and is in no sum; what the third could find is all of the second still."""
+    calls = [CHAIN[0], turn(0, 1, 20, 150, 21, None), CHAIN[2]]
+    result = found(tmp_path, calls, [session(0, 10, 40.5)])
+    assert result.cache_hit_rate == result.traces.cache_hit_rate.mean == 100 / 280
+    assert result.eligible_cache_hit_rate == result.traces.eligible_cache_hit_rate.mean == 100 / 171
+
+
+def test_more_than_all_that_is_eligible_is_explained(tmp_path: Path) -> None:
+    """The first turn finds 60 tokens that another session left."""
+    calls = [turn(0, 0, 10, 100, 11, 60), turn(0, 1, 20, 150, 21, 111)]
+    result = found(tmp_path, calls, [session(0, 10, 22.5)])
+    assert result.eligible_cache_hit_rate == 171 / 111
+    assert dict(rows(result)[0])["eligible cache hit rate"].startswith("154.05% (above 100 %: sessions share")
+
+
 def test_a_run_without_calls_has_no_figures_and_a_short_one_no_last_slope(tmp_path: Path) -> None:
     empty = found(tmp_path, [], [], end_s=20)
     assert (empty.traces.count, empty.turns, empty.cache_hit_rate) == (0, 0, None)

@@ -69,9 +69,10 @@ class Traces(Struct, frozen=True):
     output_tokens_per_turn: Spread
     output_tokens_per_trace: Spread
     cache_hit_rate: Spread
-    """Cached / prompt tokens, by the usage of the answers; of traces all of whose answers tell."""
+    """Cached / prompt tokens, by the usage of the answers, over the requests whose answers tell."""
     eligible_cache_hit_rate: Spread
-    """Cached / eligible tokens: of request i those of the previous one, prompt and answer; of a first one 0."""
+    """Cached / eligible tokens, over the same: of request i those of the previous one, prompt and answer; of a first
+    one 0. What another session left in the cache is cached and not eligible: with a scaffold it may be above 1."""
 
 
 class Rate(Struct, frozen=True):
@@ -202,8 +203,11 @@ def _traces(calls: Columns, mine: Bools, eligible: Floats, chunks: Floats, middl
     gaps = calls.output_tokens[rows] - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where((gaps > 0) & (latency > 0), latency / gaps, np.nan)
-    cached, prompt = calls.cached_tokens[rows], calls.input_tokens[rows]
-    held = _sum(trace, cached, count)
+    told = ~np.isnan(calls.cached_tokens[rows])
+    held, prompt, could = (
+        _sum(trace, np.where(told, column[rows], 0.0), count)
+        for column in (calls.cached_tokens, calls.input_tokens, eligible)
+    )
     return Traces(
         count=count,
         began_in_the_middle=middle,
@@ -216,8 +220,8 @@ def _traces(calls: Columns, mine: Bools, eligible: Floats, chunks: Floats, middl
         itl_s=spread(_ratio(_sum(trace, latency, count, True), _sum(trace, np.maximum(chunks[rows] - 1, 0), count))),
         output_tokens_per_turn=spread(calls.output_tokens[rows]),
         output_tokens_per_trace=spread(_sum(trace, calls.output_tokens[rows], count)),
-        cache_hit_rate=spread(_ratio(held, _sum(trace, prompt, count))),
-        eligible_cache_hit_rate=spread(_ratio(held, _sum(trace, eligible[rows], count))),
+        cache_hit_rate=spread(_ratio(held, prompt)),
+        eligible_cache_hit_rate=spread(_ratio(held, could)),
     )
 
 
@@ -301,7 +305,7 @@ def rows(result: Trie) -> tuple[list[tuple[str, str]], list[list[str]], list[lis
         ("traces", f"{t.count:,} whole; {t.began_in_the_middle:,} began in the middle, {t.unfinished:,} did not end"),
         ("turns", f"{result.turns:,} ended in {w.seconds:,.0f} s, {result.failed:,} failed"),
         ("cache hit rate", _percent(result.cache_hit_rate)),
-        ("eligible cache hit rate", _percent(result.eligible_cache_hit_rate)),
+        ("eligible cache hit rate", _percent(result.eligible_cache_hit_rate) + _above(result.eligible_cache_hit_rate)),
     ]
     per_trace = [
         _spread("E2E, s", t.e2e_s),
@@ -337,6 +341,11 @@ def _rates(name: str, rate: Rate) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
+
+
+def _above(rate: float | None) -> str:
+    """What a rate of more than all that is eligible means."""
+    return " (above 100 %: sessions share a scaffold, which is cached and not eligible)" if rate and rate > 1 else ""
 
 
 def _number(value: float | None) -> str:

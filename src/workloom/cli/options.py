@@ -33,6 +33,7 @@ def _whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 
 Whole = Annotated[int | None, Parameter(converter=_whole)]
+Count = Annotated[int, Parameter(converter=_whole)]
 
 
 @Parameter(name="*", group=WORKLOAD)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from workloom.cli.options import EngineOptions, LoadOptions, RunOptions, TraceOptions, make_plan
-from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, target
+from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, check_models, target
 from workloom.cli.show import print_run
 from workloom.cli.watch import Watch
 from workloom.drive.driver import Options, Progress
@@ -51,6 +51,7 @@ def run(
     if preset is not None and running.scenario is not None:
         scenario = _scenario(running, preset, plan, load, server, text)
     if isinstance(where, Live):
+        check_models(where.http.models, plan)
         salt = text.text_salt(plan)
         where = replace(where, salt=salt, http=replace(where.http, salt=salt))
     _announce(plan)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from workloom.errors import UsageError
+from workloom.cli.options import Count
+from workloom.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from workloom.execute import Live
     from workloom.plan import Plan
     from workloom.plan.scenarios import Preset
+    from workloom.session import Session
 
 SERVER = Group("Live server", sort_key=4)
 TEXT = Group("Text sent to a live server", sort_key=5)
@@ -50,10 +54,10 @@ class ServerOptions:
     "exact: ask for exactly the planned tokens (ignore_eos, min_tokens); cap: at most; free: as the model likes."
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     "What chat completions call the limit on output tokens."
-    retries: int = 0
+    retries: Count = 0
     "Send a call again that failed before its first token, so many times; each is counted."
     connect_timeout: float = 10.0
-    "Seconds to get a connection in."
+    "Seconds to get a connection in; inf for as long as the system tries."
     first_byte_timeout: float | None = None
     "Seconds to the first byte of an answer (default: none but --timeout)."
     insecure: Flag = False
@@ -62,7 +66,7 @@ class ServerOptions:
     "File of certificates to check the server's by."
     proxy: str = "env"
     "Proxy to go through: a URL, env (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) or none."
-    workers: int = 1
+    workers: Count = 1
     "Processes that share the work."
 
     def given(self) -> list[str]:
@@ -77,7 +81,12 @@ class ServerOptions:
         for text in self.header:
             name, colon, value = text.partition(":")
             if not colon or not name.strip():
-                raise UsageError("a header is NAME:VALUE", where="--header", found="one without a name or a colon")
+                raise UsageError(
+                    "a header is NAME:VALUE",
+                    where="--header",
+                    found="one without a name or a colon",
+                    hint="quote it where it holds spaces: --header 'X-Team: a b'",
+                )
             pairs[name.strip()] = value.strip()
         return pairs
 
@@ -100,7 +109,9 @@ class ServerOptions:
         for text in self.model_for:
             name, equals, served = text.partition("=")
             if not equals or not name or not served:
-                raise UsageError("a model is given as NAME=MODEL", where="--model-for", found=text)
+                raise UsageError(
+                    "a model is given as NAME=MODEL", where="--model-for", found=text, hint="--model-for explore=small"
+                )
             pairs[name] = served
         return pairs
 
@@ -170,6 +181,15 @@ def _given(options: Any) -> list[str]:
     return ["--" + n.replace("_", "-") for n in names if getattr(options, n) != getattr(defaults, n)]
 
 
+def _seconds(name: str, value: float | None) -> float | None:
+    """A time-out in seconds; None for none."""
+    if value is None or value == math.inf:
+        return None
+    if not value > 0:
+        raise UsageError("a time-out is above 0", where=name, expected="seconds, or inf", found=value)
+    return value
+
+
 def target(server: ServerOptions, text: TextOptions, watch: WatchOptions, preset: Preset | None) -> Live:
     """What the options ask for; its salt and model may still be open."""
     from workloom.drive.targets import HttpOptions
@@ -195,8 +215,8 @@ def target(server: ServerOptions, text: TextOptions, watch: WatchOptions, preset
         body={**(preset.body if preset is not None else {}), **server.fields()},
         affinity_headers=tuple(server.session_header) or (preset.affinity_headers if preset is not None else ()),
         retries=server.retries,
-        connect_timeout_s=server.connect_timeout,
-        first_byte_timeout_s=server.first_byte_timeout,
+        connect_timeout_s=_seconds("--connect-timeout", server.connect_timeout),
+        first_byte_timeout_s=_seconds("--first-byte-timeout", server.first_byte_timeout),
         verify=not server.insecure,
         ca_file=server.ca_file,
         proxy=server.proxy,
@@ -234,4 +254,27 @@ def ask(live: Live) -> Live:
         live = replace(live, http=replace(live.http, model=models[0]))
     elif said.warning:
         print(f"warning: {said.warning}", file=sys.stderr)
-    return replace(live, max_model_len=said.max_model_len)
+    http = replace(live.http, max_model_len=said.max_model_len)
+    return replace(live, http=http, max_model_len=said.max_model_len)
+
+
+def check_models(models: dict[str, str], plan: Plan) -> None:
+    """A UsageError for a model that is given for nobody: an agent or a model that no call of the plan has."""
+    if not models:
+        return
+    known = {name for session in _sessions(plan) for call in session.calls for name in (call.agent, call.model)}
+    known.discard("")
+    for name in models:
+        if name not in known:
+            close = nearest(name, list(known))
+            raise UsageError(
+                "a model is given for an agent or model that no call has",
+                where="--model-for",
+                expected="one of: " + ", ".join(sorted(known)),
+                found=name,
+                hint=f"did you mean {close}?" if close else None,
+            )
+
+
+def _sessions(plan: Plan) -> Iterator[Session]:
+    return (plan.source[i] for i in range(len(plan.source)))

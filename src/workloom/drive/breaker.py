@@ -11,7 +11,7 @@ LAST_CALLS = 100
 PATIENCE_NS = 5 * NS
 """A server that is gone refuses a hundred calls in a tenth of a second, and may be back in a second."""
 MOST_CALLS = 2_000
-"""Failed calls in a row that are enough however fast they came: virtual time may never move on."""
+"""Failed calls in a row that are enough in virtual time, which may never move on."""
 
 
 class Breaker:
@@ -20,8 +20,9 @@ class Breaker:
     With the share at 1 it opens when every one of them failed: such a run would only write failures.
     """
 
-    def __init__(self, max_failed: float) -> None:
+    def __init__(self, max_failed: float, virtual: bool) -> None:
         self._max_failed = max_failed
+        self._virtual = virtual
         self._last: deque[bool] = deque(maxlen=LAST_CALLS)
         self._failed = 0
         self._in_a_row = 0
@@ -47,6 +48,7 @@ class Breaker:
         now_ns = record.done_ns or record.due_ns
         if self._since_ns is None:
             self._since_ns = now_ns
-        if now_ns - self._since_ns < PATIENCE_NS and self._in_a_row < MOST_CALLS:
+        enough = self._virtual and self._in_a_row >= MOST_CALLS
+        if now_ns - self._since_ns < PATIENCE_NS and not enough:
             return None
         return f"{self._failed} of the last {LAST_CALLS} calls failed; the last: {self._said}"

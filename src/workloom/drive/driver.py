@@ -99,17 +99,26 @@ class Control:
 
     def __init__(self) -> None:
         self._drive: _Drive | None = None
+        self._wanted: Literal["drain", "stop"] | None = None
+        """What was asked for before there was a run to ask it of."""
 
     def drain(self) -> None:
-        if self._drive is not None:
+        if self._drive is None:
+            self._wanted = self._wanted or "drain"
+        else:
             self._drive.interrupt()
 
     def stop(self) -> None:
-        if self._drive is not None:
+        if self._drive is None:
+            self._wanted = "stop"
+        else:
+            self._drive.interrupt()
             self._drive.halt()
 
     def _hold(self, drive: _Drive) -> None:
         self._drive = drive
+        if self._wanted is not None:
+            asyncio.get_running_loop().call_soon(self.drain if self._wanted == "drain" else self.stop)
 
 
 class Share(Struct, frozen=True):
@@ -179,7 +188,7 @@ class _Drive:
         """What an infinite cache of each served model would hold that sessions can share: the leads of prompts."""
         self.trees: dict[int, Tree] = {}
         self.idle = Idle(self)
-        self.breaker = Breaker(options.max_failed)
+        self.breaker = Breaker(options.max_failed, clock.virtual)
         self.due_in_window = 0
         self.over = False
         self.closing = False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from workloom.clock import NS
+from workloom.drive.scrape.families import UP
 from workloom.metrics.frame import Bools, Ints, Window, batches, floats
 from workloom.metrics.stats import Floats
 from workloom.records import ServerSample
@@ -68,6 +69,16 @@ def _series(pieces: list[tuple[Floats, Floats]]) -> Series:
     at_ns, values = at_ns[there], values[there]
     order = np.argsort(at_ns, kind="stable")
     return Series(at_ns[order], values[order])
+
+
+def heard(samples: Samples) -> dict[str, float]:
+    """When something of each replica, or the page that it is on, was first seen; nanoseconds."""
+    first: dict[str, float] = {}
+    for (name, replica), series in samples.items():
+        seen = series.at_ns[series.values > 0] if name == UP else series.at_ns
+        if len(seen):
+            first[replica] = min(first.get(replica, np.inf), float(seen[0]))
+    return {replica: min(at_ns, first.get(replica.partition("/")[0], np.inf)) for replica, at_ns in first.items()}
 
 
 class Growth(NamedTuple):

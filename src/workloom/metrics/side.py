@@ -10,7 +10,7 @@ from msgspec import Struct
 from workloom.clock import NS
 from workloom.drive.scrape.families import ADDED, FAMILIES, GAUGES, HISTOGRAMS, UP, family_of, find
 from workloom.metrics.frame import Window
-from workloom.metrics.samples import Level, Samples, growth, highest, quantile, rising
+from workloom.metrics.samples import Level, Samples, growth, heard, highest, quantile, rising
 from workloom.metrics.stats import Floats
 
 
@@ -67,19 +67,13 @@ class Side:
     def __init__(self, samples: Samples, window: Window) -> None:
         self.samples, self.window = samples, window
         self.restarts: dict[Source, int] = {}
-        self.heard_ns: dict[str, float] = {}
-        """When something of a replica, or the page that it is on, was first seen."""
+        self.heard_ns = heard(samples)
         self.up = {host: series for (name, host), series in samples.items() if name == UP}
         names: dict[Source, list[str]] = {}
         for (name, replica), series in samples.items():
             family = family_of(name)
             if family is not None and len(series.at_ns):
                 names.setdefault((family, replica), []).append(name)
-                self.heard_ns[replica] = min(self.heard_ns.get(replica, np.inf), float(series.at_ns[0]))
-        for replica in self.heard_ns:
-            up = self.up.get(replica.partition("/")[0])
-            if up is not None and (up.values > 0).any():
-                self.heard_ns[replica] = min(self.heard_ns[replica], float(up.at_ns[up.values > 0][0]))
         self.figures: dict[str, dict[Source, list[str]]] = {}
         for source, kept in names.items():
             self._place(source, kept)
@@ -152,11 +146,11 @@ class Side:
         sums = counts = 0.0
         buckets: dict[float, float] = {}
         for (_, replica), (base, *_) in self.figures[figure].items():
-            heard = self.heard_ns[replica]
+            heard_ns = self.heard_ns[replica]
             for (name, of), series in self.samples.items():
                 if of != replica or not name.startswith(f"{base}_"):
                     continue
-                amount = growth(series, self.window, heard).amount
+                amount = growth(series, self.window, heard_ns).amount
                 if name == f"{base}_sum":
                     sums += amount
                 elif name == f"{base}_count":

@@ -16,7 +16,7 @@ from workloom.metrics.samples import Samples, samples_of
 from workloom.metrics.samples import samples as series
 from workloom.metrics.server import HitRate, ServerSide, Timeline, hit_rate, server_side, timeline
 from workloom.metrics.stats import Floats, Pool, Stats, stats
-from workloom.metrics.tool import Tool, judge
+from workloom.metrics.tool import Tool, judge, seen
 from workloom.records import CallRecord, ServerSample, SessionRecord
 from workloom.store import Run
 from workloom.store.manifest import Manifest
@@ -133,7 +133,7 @@ def _summary(
 ) -> Summary:
     window = window or _window(calls, sessions, manifest)
     due = window.holds(calls.due_ns) & ~calls.warmup
-    tbc, carried, delivered = _streams(chunks(), due, window)
+    tbc, carried, delivered, together = _streams(chunks(), due, window)
     session_counts = per_session.count(sessions, calls, window)
     call_counts = per_call.count(calls, window)
     cut, waiting = call_counts.censored, call_counts.waiting
@@ -164,7 +164,7 @@ def _summary(
         server=side,
         timeline=None if side is None or not both.at_s else timeline(both, side),
         errors=per_call.errors(calls, window),
-        tool=judge(manifest, latency["lag_s"]),
+        tool=judge(manifest, latency["lag_s"], seen(calls, due, together, tbc.n)),
     )
 
 
@@ -177,19 +177,21 @@ def _window(calls: Calls, sessions: per_session.Sessions, manifest: Manifest | N
     return Window(start_ns, max(start_ns, last_ns + 1) if last_ns else start_ns)
 
 
-def _streams(pieces: Iterator[Chunks], due: Bools, window: Window) -> tuple[Stats, Floats, Floats]:
-    """One pass over the chunks: TBC of the calls due in the window, tokens each call's chunks carried, and in it."""
+def _streams(pieces: Iterator[Chunks], due: Bools, window: Window) -> tuple[Stats, Floats, Floats, int]:
+    """One pass over the chunks: TBC of the calls due in the window, tokens each call's chunks carried, and in it;
+    and how many of the gaps were 0: chunks that one read brought together."""
     tbc = Pool()
     carried: list[Floats] = [np.empty(0)]
     delivered: list[Floats] = [np.empty(0)]
-    row = 0
+    row = together = 0
     for piece in pieces:
         for gaps in gaps_s(piece, due[row : row + piece.calls]):
             tbc.add(gaps)
+            together += int(np.count_nonzero(gaps == 0))
         carried.append(piece.tokens)
         delivered.append(delivered_tokens(piece, window))
         row += piece.calls
-    return tbc.stats(), np.concatenate(carried), np.concatenate(delivered)
+    return tbc.stats(), np.concatenate(carried), np.concatenate(delivered), together
 
 
 def _tokens(calls: Calls, carried: Floats, mine: Bools) -> Tokens:

@@ -35,6 +35,8 @@ class Preset(Struct, frozen=True, kw_only=True):
     output: Literal["exact", "cap", "free"] = "exact"
     drain_s: float = 120.0
     timeout_s: float = 1800.0
+    retries: int = 0
+    """How often a call is sent again that failed before its first token."""
     max_failed: float = 1.0
     after_error: Literal["cancel", "advance"] = "cancel"
     one_model: bool = True
@@ -71,6 +73,7 @@ SCENARIOS: dict[str, Preset] = {
         duration_s=300.0,
         drain_s=0.0,
         timeout_s=600.0,
+        retries=2,
         endpoint="completions",
         affinity_headers=("X-SMG-Routing-Key",),
     ),

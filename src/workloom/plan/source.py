@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from hashlib import blake2b
 
 import msgspec
@@ -29,6 +30,7 @@ class Source:
     def __init__(self, reading: Reading, context: Context) -> None:
         self.context = context
         self._file = tempfile.TemporaryFile(prefix="workloom-")  # noqa: SIM115 (open as long as the source lives)
+        weakref.finalize(self, self._file.close)
         self._places: list[tuple[int, int]] = []
         self.starts_s: list[float | None] = []
         self.common_clock = reading.header.common_clock

@@ -29,6 +29,8 @@ from workloom.answers.agentx.theoretical import share, theoretical
 from workloom.answers.agentx.told import Told, told
 from workloom.answers.agentx.validity import coverage, scenario_of, validity
 from workloom.metrics.frame import Bools, Window
+from workloom.metrics.samples import samples_of
+from workloom.records import ServerSample
 from workloom.store import Run
 from workloom.store.manifest import Manifest
 
@@ -48,9 +50,9 @@ def aggregate(run: Run, identity: Identity | None = None) -> Aggregate:
     accounting = requests.accounting(calls, window)
     rate, rate_from = theoretical(run, calls, mine)
     end_ns = max([float(window.end_ns), *calls.done_ns[mine & ~np.isnan(calls.done_ns)].tolist()])
-    series = metrics(run.server(), window.start_ns, int(end_ns))
-    into, out = (int(np.nansum(column[mine])) for column in (calls.input_tokens, calls.output_tokens))
-    server, warnings = server_metrics(series, into, out, accounting.records_profiled)
+    series = metrics(samples_of(run.batches(ServerSample)), Window(window.start_ns, int(end_ns)))
+    counted = TokenSums(int(np.nansum(calls.input_tokens[mine])), int(np.nansum(calls.output_tokens[mine])))
+    server, warnings = server_metrics(series, counted, accounting.records_profiled)
     pool = identity.kv_cache_pool_tokens
     if server.kv_cache.gpu_total_tokens is None:
         server.kv_cache.gpu_total_tokens = pool
@@ -141,6 +143,7 @@ def _additions(manifest: Manifest, summary: Told, calls: Columns, mine: Bools, w
     due, moved = summary.calls, summary.throughput
     into, out = moved.prompt_tokens_per_s, moved.output_tokens_per_s
     reported = mine & ~np.isnan(calls.cached_tokens) & ~np.isnan(calls.prompt_tokens)
+    planned = mine & ~np.isnan(calls.ideal_cached_tokens)
     return Additions(
         client_version=manifest.workloom,
         command=manifest.argv,
@@ -166,7 +169,7 @@ def _additions(manifest: Manifest, summary: Told, calls: Columns, mine: Bools, w
             window.seconds, into, out, None if into is None or out is None else into + out
         ),
         theoretical_cache_hit_rate_from=None,
-        ideal_cache_hit_rate=share(calls.ideal_cached_tokens[mine], calls.sent_prompt_tokens[mine]),
+        ideal_cache_hit_rate=share(calls.ideal_cached_tokens[planned], calls.ideal_of_tokens[planned]),
         reported_cache_hit_rate=share(calls.cached_tokens[reported], calls.prompt_tokens[reported]),
         gpu_kv_usage_mean=None,
         skipped_wait_seconds=manifest.skipped_s,

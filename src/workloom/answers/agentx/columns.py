@@ -52,6 +52,7 @@ class Columns:
     prompt_tokens: Floats
     cached_tokens: Floats
     ideal_cached_tokens: Floats
+    ideal_prompt_tokens: Floats
     output_tokens: Floats
     http_status: Floats
     status: Words
@@ -86,6 +87,12 @@ class Columns:
     def input_tokens(self) -> Floats:
         """ISL: the server's count of the prompt, or where it gave none what was sent."""
         tokens: Floats = np.where(np.isnan(self.prompt_tokens), self.sent_prompt_tokens, self.prompt_tokens)
+        return tokens
+
+    @property
+    def ideal_of_tokens(self) -> Floats:
+        """What `ideal_cached_tokens` is out of: the plan's own length of the prompt, which runs of before had not."""
+        tokens: Floats = np.where(self.ideal_prompt_tokens > 0, self.ideal_prompt_tokens, self.sent_prompt_tokens)
         return tokens
 
     def category(self, row: int) -> str:

@@ -10,7 +10,7 @@ A request is profiled when it is no warm-up, was due in the measured window and 
     OSL                 output tokens, reasoning included, by the server's count or else by the chunks
     ISL                 prompt tokens by the server's count, or else what was sent
 
-A value of 0 or less is left out, as in the original. Percentiles are linear between ranks, as numpy's.
+A time of 0 or less is left out, as in the original. Percentiles are linear between ranks, as numpy's.
 """
 
 from __future__ import annotations

@@ -1,48 +1,41 @@
-"""Samples of a server as series, one for each name, labels and replica, asked by the name of the metric.
+"""Samples of a server by the family of their names and by labels: what AgentX's adapters ask.
 
 A sample's name is `metric` or `metric{label=value,...}`, the values quoted or not, as the server says it (`{label}`
-alone: the label's value is the sample's). Counters go by their family: `_total` at the end makes no difference.
+alone: the label's value is the sample's). Counters go by their family: `_total` at the end makes no difference. What
+a counter grew by is what :mod:`workloom.metrics.samples` says it did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from workloom.records import ServerSample
+import numpy as np
 
-Filter = Callable[["Series"], bool]
+from workloom.metrics.frame import Window
+from workloom.metrics.samples import Samples, Series, growth, heard
+from workloom.metrics.stats import Floats
 
 
 @dataclass(slots=True)
-class Series:
-    """One series between two instants. `growth` forgives restarts: a counter that falls begins anew."""
+class Labelled:
+    """One series of a server over the window."""
 
-    name: str
     labels: dict[str, str]
     replica: str
-    growth: float = 0.0
-    peak: float = float("-inf")
-    total: float = 0.0
-    samples: int = 0
-    _last: float | None = None
+    growth: float
+    inside: Floats
+    """Its values at instants of the window, both ends in it."""
 
-    def add(self, value: float, inside: bool) -> None:
-        """The next value; one from before the instants is only where the growth begins."""
-        if inside:
-            if self._last is not None:
-                self.growth += value - self._last if value >= self._last else value
-            self.peak = max(self.peak, value)
-            self.total += value
-            self.samples += 1
-        self._last = value
+
+Filter = Callable[[Labelled], bool]
 
 
 @dataclass(slots=True)
 class Metrics:
     """All series of a server."""
 
-    families: dict[str, list[Series]] = field(default_factory=dict)
+    families: dict[str, list[Labelled]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -67,21 +60,24 @@ class Metrics:
 
         `has`: only series that have such a label.
         """
-        found = [series for series in self._first(names, where) if series.samples and _has(series, has)]
-        return max((series.peak for series in found), default=None)
-
-    def mean(self, *names: str) -> float | None:
-        """The mean over all samples of all series."""
-        found = self._first(names, None)
-        count = sum(series.samples for series in found)
-        return sum(series.total for series in found) / count if count else None
+        return max(self._peaks(names, where, has), default=None)
 
     def sum_of_peaks(self, *names: str, has: str | None = None) -> float | None:
         """The peaks of all series together: a capacity over ranks."""
-        found = [series for series in self._first(names, None) if series.samples and _has(series, has)]
-        return sum(series.peak for series in found) if found else None
+        peaks = self._peaks(names, None, has)
+        return sum(peaks) if peaks else None
 
-    def _first(self, names: tuple[str, ...], where: Filter | None) -> list[Series]:
+    def mean(self, *names: str) -> float | None:
+        """The mean over all samples of all series."""
+        found = [series.inside for series in self._first(names, None)]
+        values = np.concatenate([np.empty(0), *found])
+        return float(values.mean()) if len(values) else None
+
+    def _peaks(self, names: tuple[str, ...], where: Filter | None, has: str | None) -> list[float]:
+        found = [series for series in self._first(names, where) if has is None or has in series.labels]
+        return [float(series.inside.max()) for series in found if len(series.inside)]
+
+    def _first(self, names: tuple[str, ...], where: Filter | None) -> list[Labelled]:
         for name in names:
             found = [s for s in self.families.get(name, []) if where is None or where(s)]
             if found:
@@ -89,26 +85,20 @@ class Metrics:
         return []
 
 
-def _has(series: Series, label: str | None) -> bool:
-    return label is None or label in series.labels
-
-
-def metrics(samples: Iterable[ServerSample], start_ns: int, end_ns: int) -> Metrics:
-    """The series of some samples between two instants, both in it; growth is from the last sample at or before the
-    start."""
-    found: dict[tuple[str, str], Series] = {}
-    out = Metrics()
-    for sample in samples:
-        if sample.at_ns > end_ns:
-            continue
-        key = (sample.name, sample.replica)
-        series = found.get(key)
-        if series is None:
-            name, labels = parse(sample.name)
-            series = found[key] = Series(name, labels, sample.replica)
-            out.families.setdefault(name, []).append(series)
-        series.add(sample.value, sample.at_ns > start_ns)
+def metrics(samples: Samples, window: Window) -> Metrics:
+    """The series of some samples over a window, its end in it: a peak at the end of the last request counts."""
+    first, out = heard(samples), Metrics()
+    for (said, replica), series in samples.items():
+        if len(series.at_ns) and series.at_ns[0] <= window.end_ns:
+            name, labels = parse(said)
+            grown = growth(series, window, first.get(replica, np.inf)).amount
+            out.families.setdefault(name, []).append(Labelled(labels, replica, grown, _inside(series, window)))
     return out
+
+
+def _inside(series: Series, window: Window) -> Floats:
+    inside: Floats = series.values[(series.at_ns >= window.start_ns) & (series.at_ns <= window.end_ns)]
+    return inside
 
 
 def parse(name: str) -> tuple[str, dict[str, str]]:

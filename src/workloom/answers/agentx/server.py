@@ -6,10 +6,12 @@ An engine nobody knows gives a result without its figures and a warning, never a
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import TypeVar
 
-from workloom.answers.agentx.series import Metrics, Series
-from workloom.answers.agentx.shape import PromptBySource, ServerMetrics, Source
+from workloom.answers.agentx.series import Labelled, Metrics
+from workloom.answers.agentx.shape import PromptBySource, ServerMetrics, Source, TokenSums
+from workloom.drive.scrape.families import UP
 
 T = TypeVar("T", int, float)
 
@@ -37,9 +39,10 @@ KV_USAGE = (
 """Gauges of the share of KV cache in use."""
 
 
-def server_metrics(metrics: Metrics, prompt: int, generated: int, completed: int) -> tuple[ServerMetrics, list[str]]:
-    """The server's figures, and warnings. The counts of the requests stand in where the server has no counter."""
-    names = [name for name in metrics.names if not name.startswith(GPU)]
+def server_metrics(metrics: Metrics, counted: TokenSums, completed: int) -> tuple[ServerMetrics, list[str]]:
+    """The server's figures, and warnings. `counted`: tokens of the `completed` requests by their own counts, which
+    stand in where the server has no counter."""
+    names = [name for name in metrics.names if name != UP and not name.startswith(GPU)]
     out = ServerMetrics(present=bool(names), metric_count=len(names))
     warnings = [] if names else ["no server metrics were recorded"]
     engine = next((name for prefix, name in ENGINES.items() if _has(metrics, prefix)), None)
@@ -54,8 +57,9 @@ def server_metrics(metrics: Metrics, prompt: int, generated: int, completed: int
     out.adapter = engine or ("unknown" if names else "none")
     out.cache.overall_cache_hit_rate = _first(out.cache.overall_cache_hit_rate, out.cache.frontend_cache_hit_rate)
     tokens = out.tokens
-    tokens.prompt_total = prompt if tokens.prompt_total is None else tokens.prompt_total
-    tokens.generation_total = generated if tokens.generation_total is None else tokens.generation_total
+    if completed:
+        tokens.prompt_total = _first(tokens.prompt_total, counted.input)
+        tokens.generation_total = _first(tokens.generation_total, counted.output)
     tokens.requests_completed = completed
     return out, warnings
 
@@ -215,7 +219,7 @@ def _sources(metrics: Metrics) -> list[Source]:
     out = []
     for mine in sorted(ids):
 
-        def is_mine(series: Series, mine: str = mine) -> bool:
+        def is_mine(series: Labelled, mine: str = mine) -> bool:
             return _id(series) == mine
 
         hits = metrics.growth("vllm:prefix_cache_hits", where=is_mine)
@@ -237,7 +241,7 @@ def _sources(metrics: Metrics) -> list[Source]:
 ROLES = {"prefill": "prefill", "backend": "decode", "decode": "decode", "frontend": "router", "router": "router"}
 
 
-def _id(series: Series) -> str:
+def _id(series: Labelled) -> str:
     labels = series.labels
     component = labels.get("dynamo_component") or labels.get("component") or ""
     parts = [ROLES.get(component, "combined"), series.replica]
@@ -263,7 +267,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    return None if value is None or not isfinite(value) else round(value)
 
 
 def _first(one: T | None, other: T | None) -> T | None:

@@ -270,7 +270,7 @@ class Additions(Struct):
     theoretical_cache_hit_rate_from: str | None
     """`trace blocks`, `trace tokens` or `records`; see :func:`workloom.answers.agentx.theoretical.theoretical`."""
     ideal_cache_hit_rate: float | None
-    """By the rows: `ideal_cached_tokens` / `sent_prompt_tokens`. Answers count as held where histories repeat them."""
+    """By the rows: `ideal_cached_tokens` / `ideal_prompt_tokens`. Answers count as held where histories repeat them."""
     reported_cache_hit_rate: float | None
     """By the usage of the answers that have it."""
     gpu_kv_usage_mean: float | None

@@ -29,7 +29,7 @@ def theoretical(run: Run, calls: Columns, mine: Bools) -> tuple[float | None, st
                     begin with / full blocks of the prompt. AgentX's own definition. Needs the trace where the plan
                     found it.
     trace tokens    the same by tokens, of a trace that knows no blocks
-    records         the trace is not there (any more): `ideal_cached_tokens` / `sent_prompt_tokens` of the rows, by
+    records         the trace is not there (any more): `ideal_cached_tokens` / `ideal_prompt_tokens` of the rows, by
                     token; answers that histories repeat count as held, so it may be a little higher
 
     Sessions are taken in the trace's order of calls, each by itself and as often as it was played: AIPerf counts the
@@ -39,7 +39,7 @@ def theoretical(run: Run, calls: Columns, mine: Bools) -> tuple[float | None, st
     if by_trace is not None:
         return by_trace
     known = mine & ~np.isnan(calls.ideal_cached_tokens)
-    rate = share(calls.ideal_cached_tokens[known], calls.sent_prompt_tokens[known])
+    rate = share(calls.ideal_cached_tokens[known], calls.ideal_of_tokens[known])
     return rate, None if rate is None else "records"
 
 
