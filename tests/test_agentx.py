@@ -19,6 +19,7 @@ from workloom.answers.agentx.series import Metrics, metrics, parse
 from workloom.answers.agentx.server import server_metrics
 from workloom.answers.agentx.shape import Spread, TokenSums
 from workloom.answers.simulated import Kept
+from workloom.cli import app
 from workloom.cli.agentx import NotValid, agentx
 from workloom.clock import run_virtual
 from workloom.drive.driver import drive
@@ -29,9 +30,11 @@ from workloom.metrics.samples import samples as series_of
 from workloom.plan import Closed, Limits, Recipe, TraceRef, make
 from workloom.plan import document as plan_document
 from workloom.records import CallRecord, ServerSample
-from workloom.store import Manifest, Run, RunWriter
+from workloom.store import Manifest, Run, RunWriter, open_run
+from workloom.traces import open_trace
 
 S = 1_000_000_000
+CANONICAL = Path(__file__).parents[1] / "src/workloom/data/canonical.jsonl"
 
 V1: dict[str, Any] = {
     "scenario": {"name": "agentx-v1", "overrides": []},
@@ -327,6 +330,28 @@ def test_the_theoretical_hit_rate_is_of_prompts_by_full_blocks_however_often_a_t
     found = aggregate(run)
     assert found.workloom.theoretical_cache_hit_rate_from == "records", "the trace is gone: the rows say nearly as much"
     assert found.request_metrics.cache.theoretical_cache_hit_rate == by_rows
+
+
+def test_plays_share_the_scaffold_of_their_session_and_nothing_else(tmp_path: Path) -> None:
+    """20 sessions in 24 slots come again and again; a cache that loses nothing shows what two plays have in common."""
+    engine = ["--engine", "llama-3.1-8b-h100x1", "--kv-tokens", "inf", "--scenario", "agentx-v1", "--duration", "900"]
+    out = str(tmp_path / "r")
+    app(["run", str(CANONICAL), *engine, "--concurrency", "24", "-o", out], result_action="return_value")
+    scaffolds = {
+        session.id: sum(span.tokens for span in session.calls[0].spans if span.scope == "trace")
+        for session in open_trace([CANONICAL])
+    }
+    first: dict[int, CallRecord] = {}
+    for record in sorted(open_run(out).calls(), key=lambda record: record.due_ns):
+        first.setdefault(record.instance, record)
+    played: set[str] = set()
+    again = 0
+    for record in first.values():
+        found, scaffold = record.cached_tokens or 0, scaffolds[record.session]
+        assert found <= (scaffold if record.session in played else 0), f"{record.instance}/{record.call}"
+        again += found > scaffold - 16
+        played.add(record.session)
+    assert again > 10, "the scaffold itself is found, all but its last block"
 
 
 # -- the server

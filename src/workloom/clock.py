@@ -110,6 +110,11 @@ class RealClock:
         self._start = time.perf_counter_ns()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that its timers run on."""
+        return self._loop
+
+    @property
     def raw(self) -> Callable[[], int]:
         """The underlying counter, for hot paths; subtract :attr:`origin` to get run time."""
         return time.perf_counter_ns

@@ -55,7 +55,7 @@ class Prompt:
     """One call's prompt, the place for its answer, and a slot where a backend may keep how it rendered it.
 
     `base` is the ancestor's prompt it continues (None for none): its first `base_tokens` tokens, counted through the
-    ancestor's answer. `pieces` follow. `key` is the whole sequence. The driver sets `answer_text` from the backend's
+    ancestor's answer. `pieces` follow. The driver sets `answer_text` from the backend's
     outcome (or from the trace; None: words of our own stand for it) and `answer_tokens` likewise (None until it came);
     `answer_text_tokens` says how many of those the text is worth, where an agent drops the others (its reasoning) from
     its history: prompts that go on from here hold those alone. A backend sets `counted_tokens` to what the server
@@ -67,10 +67,10 @@ class Prompt:
         "answer_text",
         "answer_text_tokens",
         "answer_tokens",
+        "_key",
         "base",
         "base_tokens",
         "counted_tokens",
-        "key",
         "lead_pieces",
         "lead_tokens",
         "pieces",
@@ -89,16 +89,16 @@ class Prompt:
         """True when all of the base and its answer is inherited, whatever its length."""
         self.pieces = pieces
         tail = [(piece.text, piece.tokens) for piece in pieces if piece.tokens > 0]
-        key, lead = _EMPTY, 0
+        kept = lead = 0
         if base is not None:
-            key = base.key.cut(base_tokens)
-            lead = min(base.lead_tokens, key.tokens)
-            if base_tokens > key.tokens:
-                tail.insert(0, (base.kept_number, base_tokens - key.tokens))
+            kept = max(0, min(base_tokens, base.tokens))
+            lead = min(base.lead_tokens, kept)
+            if base_tokens > kept:
+                tail.insert(0, (base.kept_number, base_tokens - kept))
         self.tail = tail
         """What is new behind the base's prompt, as (text, tokens): the rest of the base's answer, then the pieces."""
         self.lead_pieces = 0
-        if lead == key.tokens:
+        if lead == kept:
             for text, tokens in tail:
                 if text < TRACE_TEXTS:
                     break
@@ -106,14 +106,29 @@ class Prompt:
                 lead += tokens
         self.lead_tokens: int = lead
         """Of the trace-scope spans that it begins with, its lead: all that another session can share."""
-        self.key: Key = key.then(tail)
-        self.tokens: int = self.key.tokens
+        for _, tokens in tail:
+            kept += tokens
+        self.tokens: int = kept
+        self._key: Key | None = None
         self.answer_number: int = answer_number
         self.answer_tokens: int | None = None
         self.answer_text: str | None = None
         self.answer_text_tokens: int | None = None
         self.counted_tokens: int | None = None
         self.rendered: object = None
+
+    @property
+    def key(self) -> Key:
+        """The whole sequence: made when it is first asked for, which on the wire is hardly ever."""
+        if self._key is None:
+            line = [self]
+            while (base := line[-1].base) is not None and base._key is None:
+                line.append(base)
+            for prompt in reversed(line):
+                before = _EMPTY if prompt.base is None or prompt.base._key is None else prompt.base._key
+                prompt._key = before.cut(prompt.base_tokens).then(prompt.tail)
+        assert self._key is not None
+        return self._key
 
     @property
     def kept_number(self) -> int:

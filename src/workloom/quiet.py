@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-THRESHOLDS = (2_000, 20, 100)
+THRESHOLDS = (10_000, 20, 100)
 """Young collections stay short, and those of everything that the run itself made are rare."""
 
 

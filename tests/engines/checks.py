@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from engines.runs import SCAFFOLD, Ran
+from engines.servers import Server
 
 GREEDY = ("--body", "temperature=0")
-"""The answers never stop early, and come back as the tokens they were."""
+"""Answers that end nowhere but where they were asked to, and come back as the tokens they were."""
 TEMPLATE = 5
 """Tokens that ChatML adds to a message: <|im_start|> role newline ... <|im_end|> newline."""
 OPENING = 3
@@ -26,7 +31,7 @@ def counts_are_exact(ran: Ran, endpoint: str, turns: int, output: int) -> None:
     for calls in ran.turns:
         assert len(calls) == turns
         for turn, call in enumerate(calls):
-            beyond = TEMPLATE * (2 + 2 * turn) + OPENING if endpoint == "chat" else 0
+            beyond = 0 if endpoint == "completions" else TEMPLATE * (2 + 2 * turn) + OPENING
             assert (call.prompt_tokens or 0) - call.sent_prompt_tokens == beyond
 
 
@@ -35,7 +40,7 @@ def hits_its_own_past_only(ran: Ran, endpoint: str, block: int, *, answers: bool
 
     `answers`: the answer's text comes back as the tokens it was.
     """
-    shared = SCAFFOLD + (OPENING + TEMPLATE if endpoint == "chat" else 0)
+    shared = SCAFFOLD + (0 if endpoint == "completions" else OPENING + TEMPLATE)
     first = []
     for calls in ran.turns:
         first.append(calls[0].cached_tokens)
@@ -47,9 +52,45 @@ def hits_its_own_past_only(ran: Ran, endpoint: str, block: int, *, answers: bool
     assert shared - block < max(known) <= shared, known
 
 
-def agree(what: str, pairs: list[tuple[float, float]]) -> None:
-    """At the median, ours is within 5 % or 2 ms of the server's (both in milliseconds)."""
+def check_says(server: Server, expected: Mapping[str, str]) -> None:
+    """`workloom check` finds out what is known of the server: the verdict of each finding named.
+
+    Asked up to three times: one answer of fifty ends before its first word, and an empty answer proves little.
+    """
+    command = [sys.executable, "-m", "workloom.cli", "check", server.url, "--json"]
+    differing = {}
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        found = {each["name"]: (each["verdict"], each["evidence"]) for each in json.loads(done.stdout)["findings"]}
+        said = {name: found.get(name, ("none", ""))[0] for name in expected}
+        if said == expected:
+            return
+        differing = {name: found.get(name) for name in expected if said[name] != expected[name]}
+    raise AssertionError(differing)
+
+
+Pairs = Sequence[tuple[float, float]]
+"""What we measured and what the server did, milliseconds."""
+
+
+def agree(measure: Callable[[str], Mapping[str, Pairs]]) -> None:
+    """At the median, ours is within 5 % or 2 ms of the server's, in each of the figures that `measure` gives.
+
+    On a busy machine either process may be held up for longer than that, so one of three attempts has to show it; a
+    clock that starts or stops at the wrong place fails all of them.
+    """
+    told = []
+    for attempt in ("a", "b", "c"):
+        off = {what: _off(pairs) for what, pairs in measure(attempt).items()}
+        told += [f"{what}: {text}" for what, (_, text) in off.items()]
+        print(*told[-len(off) :], sep="\n")
+        if all(near for near, _ in off.values()):
+            return
+    raise AssertionError("\n".join(told))
+
+
+def _off(pairs: Pairs) -> tuple[bool, str]:
     ours, theirs = np.array(pairs).T
     off, usual = float(np.median(np.abs(ours - theirs))), float(np.median(theirs))
-    print(f"{what}: ours {np.median(ours):.2f} ms, the server's {usual:.2f} ms, off by {off:.2f} ms at the median")
-    assert off <= max(0.05 * usual, 2.0)
+    text = f"ours {np.median(ours):.2f} ms, the server's {usual:.2f} ms, off by {off:.2f} ms at the median"
+    return off <= max(0.05 * usual, 2.0), text

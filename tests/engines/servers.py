@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -23,6 +24,8 @@ from engines import install
 LOGS = install.HOME / "logs"
 RUNNING: list[Path] = []
 """Logs of the engines that run now; shown when a test fails."""
+PRCTL = ctypes.CDLL(None).prctl
+PR_SET_PDEATHSIG = 1
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
@@ -163,6 +166,7 @@ def running(
             stderr=subprocess.STDOUT,
             env={**os.environ, **QUIET, **environment},
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     RUNNING.append(log)
     try:
@@ -170,6 +174,11 @@ def running(
     finally:
         RUNNING.remove(log)
         _end(process)
+
+
+def _die_with_parent() -> None:
+    """Between fork and exec: be asked to end when the tests are killed and cannot ask."""
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engines import servers
-from engines.checks import OPENING, TEMPLATE, agree, hits_its_own_past_only
+from engines.checks import OPENING, TEMPLATE, Pairs, agree, check_says, hits_its_own_past_only
 from engines.runs import agents, single, watching, workloom
 from engines.servers import Server, events
 from engines.wiretap import tapped
@@ -59,20 +59,47 @@ def test_two_workers_keep_a_session_where_its_past_is(tmp_path: Path) -> None:
 def test_times_agree_with_the_servers_own(server: Server, tmp_path: Path) -> None:
     """Means, from the sums and counts of its histograms; 4 calls at once, long enough that 5 % is something."""
     sessions = [single(f"s{i}", 4000 + i, 100) for i in range(12)]
-    with tapped(server) as (seen, _):
-        ran = workloom(tmp_path, seen, sessions, "--concurrency", 4)
-    calls, front = len(ran.calls), "dynamo_frontend_"
-    assert ran.grew[front + "time_to_first_token_seconds_count"] == calls == 12
-    theirs = {
-        name: 1e3 * ran.grew[f"{front}{name}_seconds_sum"] / ran.grew[f"{front}{name}_seconds_count"]
-        for name in ("time_to_first_token", "inter_token_latency", "request_duration")
-    }
-    ttft = sum((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
-    gap = sum((call.last_ns or 0) - (call.first_ns or 0) for call in ran.calls) / (calls * 99) / 1e6
-    whole = sum((call.done_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
-    agree("TTFT", [(ttft, theirs["time_to_first_token"])])
-    agree("inter-token time", [(gap, theirs["inter_token_latency"])])
-    agree("whole call", [(whole, theirs["request_duration"])])
+
+    def measure(attempt: str) -> dict[str, Pairs]:
+        with tapped(server) as (seen, _):
+            ran = workloom(tmp_path / attempt, seen, sessions, "--concurrency", 4)
+        calls, front = len(ran.calls), "dynamo_frontend_"
+        assert ran.grew[front + "time_to_first_token_seconds_count"] == calls == 12
+
+        def theirs(name: str) -> float:
+            return 1e3 * ran.grew[f"{front}{name}_seconds_sum"] / ran.grew[f"{front}{name}_seconds_count"]
+
+        ttft = sum((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
+        gap = sum((call.last_ns or 0) - (call.first_ns or 0) for call in ran.calls) / (calls * 99) / 1e6
+        whole = sum((call.done_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
+        return {
+            "TTFT": [(ttft, theirs("time_to_first_token"))],
+            "inter-token time": [(gap, theirs("inter_token_latency"))],
+            "whole call": [(whole, theirs("request_duration"))],
+        }
+
+    agree(measure)
+
+
+def test_check_tells_what_it_does(server: Server) -> None:
+    check_says(
+        server,
+        {
+            "metrics": "yes",
+            "chat": "yes",
+            "completions": "yes",
+            "responses": "yes",
+            "messages": "no",
+            "usage": "yes",
+            "cached_tokens": "yes",
+            "exact_length": "yes",
+            "wrong_model": "yes",
+            "role_chunk_first": "no",
+            "keep_alive": "yes",
+            "word_is_token": "yes",
+            "tokenize": "no",
+        },
+    )
 
 
 def test_queueing_is_seen(server: Server, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engines import servers
-from engines.checks import GREEDY, agree, counts_are_exact, hits_its_own_past_only
+from engines.checks import GREEDY, Pairs, agree, check_says, counts_are_exact, hits_its_own_past_only
 from engines.runs import agents, single, watching, workloom
 from engines.servers import Server, events
 from engines.wiretap import tapped
@@ -24,7 +24,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize("endpoint", ["chat", "completions", "responses"])
 def test_counts_are_the_servers_to_the_token(server: Server, tmp_path: Path, endpoint: str) -> None:
     ran = workloom(tmp_path, server, agents(4), "--concurrency", 2, "--endpoint", endpoint, *GREEDY)
     counts_are_exact(ran, endpoint, turns=3, output=20)
@@ -61,19 +61,23 @@ def test_times_agree_with_the_servers_own(server: Server, tmp_path: Path) -> Non
     Its `prompt_ms` begins behind parsing, template and tokenising. How long those take it says itself, by the same body
     once more: all of the prompt is in its cache then.
     """
-    with tapped(server) as (seen, tap):
-        ran = workloom(tmp_path, seen, agents(5, 3, fresh=300, output=60), "--concurrency", 1, *GREEDY)
-    assert len(tap.calls) == len(ran.calls) == 15
-    ttft, gap = [], []
-    for call, exchange in zip(ran.calls, tap.calls, strict=True):
-        timings = exchange.events[-1]["timings"]
-        assert timings["predicted_n"] == call.output_tokens == 60
-        assert call.sent_ns is not None and call.first_ns is not None and call.last_ns is not None
-        before_ms = min(_front_ms(server, exchange.body) for _ in range(3))
-        ttft.append(((call.first_ns - call.sent_ns) / 1e6, before_ms + timings["prompt_ms"]))
-        gap.append(((call.last_ns - call.first_ns) / 1e6 / 59, timings["predicted_ms"] / 59))
-    agree("TTFT", ttft)
-    agree("inter-token time", gap)
+
+    def measure(attempt: str) -> dict[str, Pairs]:
+        with tapped(server) as (seen, tap):
+            sessions = agents(5, 3, fresh=300, output=60)
+            ran = workloom(tmp_path / attempt, seen, sessions, "--concurrency", 1, *GREEDY)
+        assert len(tap.calls) == len(ran.calls) == 15
+        ttft, gap = [], []
+        for call, exchange in zip(ran.calls, tap.calls, strict=True):
+            timings = exchange.events[-1]["timings"]
+            assert timings["predicted_n"] == call.output_tokens == 60
+            assert call.sent_ns is not None and call.first_ns is not None and call.last_ns is not None
+            before_ms = min(_front_ms(server, exchange.body) for _ in range(3))
+            ttft.append(((call.first_ns - call.sent_ns) / 1e6, before_ms + timings["prompt_ms"]))
+            gap.append(((call.last_ns - call.first_ns) / 1e6 / 59, timings["predicted_ms"] / 59))
+        return {"TTFT": ttft, "inter-token time": gap}
+
+    agree(measure)
 
 
 def _front_ms(server: Server, body: dict[str, Any]) -> float:
@@ -81,6 +85,29 @@ def _front_ms(server: Server, body: dict[str, Any]) -> float:
     start = time.perf_counter()
     _, answer = server.post("/v1/chat/completions", **{**body, "max_tokens": 1, "min_tokens": 1})
     return (time.perf_counter() - start) * 1e3 - float(events(answer)[-1]["timings"]["prompt_ms"])
+
+
+def test_check_tells_what_it_does(server: Server) -> None:
+    check_says(
+        server,
+        {
+            "metrics": "yes",
+            "chat": "yes",
+            "completions": "yes",
+            "responses": "yes",
+            "messages": "yes",
+            "prompt_token_ids": "yes",
+            "usage": "yes",
+            "cached_tokens": "yes",
+            "exact_length": "yes",
+            "ignore_eos": "yes",
+            "min_tokens": "ignored",
+            "wrong_model": "ignored",
+            "role_chunk_first": "yes",
+            "keep_alive": "no",
+            "word_is_token": "yes",
+        },
+    )
 
 
 def test_queueing_is_seen(server: Server, tmp_path: Path) -> None:
@@ -113,6 +140,18 @@ def test_a_minimum_it_ignores_is_no_secret(server: Server, tmp_path: Path) -> No
     early = [call for call in ran.calls if call.finish == "stop"]
     assert early and all((call.output_tokens or 0) < 120 for call in early)
     assert {call.asked_output_tokens for call in ran.calls} == {120}
+    assert ran.grew["tokens_predicted_total"] == sum(call.output_tokens or 0 for call in ran.calls)
+
+
+def test_exact_lengths_are_not_to_be_had_from_its_messages_api(server: Server, tmp_path: Path) -> None:
+    """/v1/messages drops ignore_eos in silence: the record says what was asked and what came."""
+    with tapped(server) as (seen, tap):
+        options = ("--concurrency", 1, "--salt", 5, "--body", "seed=5")
+        ran = workloom(tmp_path, seen, agents(4, 2, output=60), "--endpoint", "messages", *options)
+    assert all(exchange.body["ignore_eos"] for exchange in tap.calls)
+    assert {(call.status, call.asked_output_tokens) for call in ran.calls} == {("ok", 60)}
+    early = [call for call in ran.calls if call.finish == "end_turn"]
+    assert early and all((call.output_tokens or 0) < 60 for call in early)
     assert ran.grew["tokens_predicted_total"] == sum(call.output_tokens or 0 for call in ran.calls)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engines import servers
-from engines.checks import GREEDY, agree, counts_are_exact, hits_its_own_past_only
+from engines.checks import GREEDY, Pairs, agree, check_says, counts_are_exact, hits_its_own_past_only
 from engines.runs import agents, single, watching, workloom
 from engines.servers import Server, events
 from engines.wiretap import tapped
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize("endpoint", ["chat", "completions", "responses"])
 def test_counts_are_the_servers_to_the_token(server: Server, tmp_path: Path, endpoint: str) -> None:
     ran = workloom(tmp_path, server, agents(4), "--concurrency", 2, "--endpoint", endpoint, *GREEDY)
     counts_are_exact(ran, endpoint, turns=3, output=20)
@@ -51,22 +51,28 @@ def test_a_session_hits_its_own_past_and_no_other(server: Server, tmp_path: Path
 
 
 def test_times_agree_with_the_servers_own(server: Server, tmp_path: Path) -> None:
-    """Means, from the sums and counts of its histograms; one call at a time, long enough that 5 % is something.
+    """Means, from the sums and counts of its histograms; one call at a time, so long that its frontend's own delays are little.
 
     Its clock starts behind parsing, template and tokenising. How long those take, and the way back, it says itself, by
     the same bodies once more: all of the prompt is in its cache then.
     """
-    sessions = [single(f"s{i}", 2000 + i, 50) for i in range(8)]
-    with tapped(server) as (seen, tap):
-        ran = workloom(tmp_path, seen, sessions, "--concurrency", 1, *GREEDY)
-    grew, calls = ran.grew, len(ran.calls)
-    assert grew["time_to_first_token_seconds_count"] == calls == 8
-    assert grew["inter_token_latency_seconds_count"] == calls * 49
-    around_ms = float(np.mean([min(_around_ms(server, each.body) for _ in range(2)) for each in tap.calls]))
-    ttft = sum((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
-    gap = sum((call.last_ns or 0) - (call.first_ns or 0) for call in ran.calls) / (calls * 49) / 1e6
-    agree("TTFT", [(ttft, around_ms + 1e3 * grew["time_to_first_token_seconds_sum"] / calls)])
-    agree("inter-token time", [(gap, 1e3 * grew["inter_token_latency_seconds_sum"] / (calls * 49))])
+    sessions = [single(f"s{i}", 6000 + i, 50) for i in range(5)]
+
+    def measure(attempt: str) -> dict[str, Pairs]:
+        with tapped(server) as (seen, tap):
+            ran = workloom(tmp_path / attempt, seen, sessions, "--concurrency", 1, *GREEDY)
+        grew, calls = ran.grew, len(ran.calls)
+        assert grew["time_to_first_token_seconds_count"] == calls == 5
+        assert grew["inter_token_latency_seconds_count"] == calls * 49
+        around_ms = float(np.mean([min(_around_ms(server, each.body) for _ in range(2)) for each in tap.calls]))
+        ttft = sum((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
+        gap = sum((call.last_ns or 0) - (call.first_ns or 0) for call in ran.calls) / (calls * 49) / 1e6
+        return {
+            "TTFT": [(ttft, around_ms + 1e3 * grew["time_to_first_token_seconds_sum"] / calls)],
+            "inter-token time": [(gap, 1e3 * grew["inter_token_latency_seconds_sum"] / (calls * 49))],
+        }
+
+    agree(measure)
 
 
 def _around_ms(server: Server, body: dict[str, Any]) -> float:
@@ -78,6 +84,28 @@ def _around_ms(server: Server, body: dict[str, Any]) -> float:
     return 1e3 * (seconds - (server.metrics()["time_to_first_token_seconds_sum"] - before))
 
 
+def test_check_tells_what_it_does(server: Server) -> None:
+    check_says(
+        server,
+        {
+            "metrics": "yes",
+            "chat": "yes",
+            "completions": "yes",
+            "prompt_token_ids": "yes",
+            "usage": "yes",
+            "cached_tokens": "yes",
+            "exact_length": "yes",
+            "ignore_eos": "yes",
+            "min_tokens": "yes",
+            "wrong_model": "yes",
+            "role_chunk_first": "yes",
+            "keep_alive": "yes",
+            "word_is_token": "yes",
+            "max_model_len": "yes",
+        },
+    )
+
+
 def test_queueing_is_seen(server: Server, tmp_path: Path) -> None:
     """Three times as many sessions as there are seats."""
     sessions = [single(f"s{i}", 200 + i, 60) for i in range(3 * SEATS)]
@@ -85,7 +113,7 @@ def test_queueing_is_seen(server: Server, tmp_path: Path) -> None:
         ran = workloom(tmp_path, server, sessions, "--concurrency", 3 * SEATS)
     ttft = sorted((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls)
     assert {call.status for call in ran.calls} == {"ok"}
-    assert ttft[-SEATS] > 2 * ttft[SEATS // 2]
+    assert ttft[-SEATS] > 1.5 * ttft[SEATS // 2]
     assert highest["num_requests_running"] <= SEATS <= highest["num_requests_waiting"]
     assert ran.grew["request_queue_time_seconds_sum"] > 0.2 * sum(ttft) / 1e9
 

@@ -12,7 +12,7 @@ What makes it fit for tests:
   N tokens, and what the server counts beyond them is its chat template.
 - It only ever says whole words with their leading space (or stops), so its answers come back as the same tokens when
   they stand in the next prompt: a cache that works holds all of them.
-- After each word it stops with probability STOP, so `ignore_eos` matters, and greedy sampling never stops.
+- After each word it stops with probability STOP, so `ignore_eos` matters; greedy sampling hardly ever stops.
 """
 
 from __future__ import annotations

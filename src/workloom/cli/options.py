@@ -94,8 +94,8 @@ class LoadOptions:
     "Stop after so many sessions."
     calls: Whole = None
     "Stop after so many calls."
-    max_wait: float = 60.0
-    "Cap on every recorded wait, seconds; inf for none."
+    max_wait: float | None = None
+    "Cap on every recorded wait, seconds (default 60); inf for none."
     max_context: Whole = None
     "Longest call, prompt + answer, in tokens (default: what the engine or server can take)."
     context_policy: Literal["stop", "cut", "skip", "refuse"] = "stop"
@@ -116,12 +116,13 @@ class LoadOptions:
     "When a session is idle, its next call comes after so many seconds at most."
     max_idle: float | None = None
     "When nothing at all is in flight, the next call comes after so many seconds at most (closed loop)."
-    isolation: Literal["after", "before", "none", "play"] = "after"
-    "What is shared: the declared scaffold, nothing, all of a recycled session, the scaffold of a session's plays."
+    isolation: Literal["after", "before", "none", "play"] | None = None
+    """What is shared: the declared scaffold (after, the default), nothing (before), all of a recycled session (none), \
+the scaffold of a session's plays (play)."""
     share_scaffold: Annotated[bool, Parameter(negative="")] = False
     "The scaffolds of hashed traces, which each file has for itself, are one."
-    seed: str = "0"
-    "Root of all randomness: a number, or random (then it is recorded)."
+    seed: str | None = None
+    "Root of all randomness: a number (default 0), or random (then it is recorded)."
 
     def given(self) -> list[str]:
         """Names of the options that differ from their defaults."""
@@ -174,6 +175,8 @@ class LoadOptions:
     def root_seed(self) -> int:
         from workloom import seeds
 
+        if self.seed is None:
+            return 0
         if self.seed == "random":
             return seeds.fresh_seed()
         try:
@@ -224,7 +227,7 @@ def make_recipe(
     given = set(load.given())
     waits, warmup, start = preset.waits if preset else Waits(), preset.warmup if preset else Warmup(), None
     if preset is None or given & {"--max-wait", "--time-scale", "--max-tree-idle", "--max-idle"}:
-        wait_s = load.max_wait if preset is None or "--max-wait" in given else waits.max_s
+        wait_s = load.max_wait if load.max_wait is not None else waits.max_s
         waits = replace(waits, max_s=None if wait_s is None or math.isinf(wait_s) else wait_s)
         waits = replace(waits, time_scale=load.time_scale)
         waits = _changed(waits, tree_idle_s=load.max_tree_idle, system_idle_s=load.max_idle)
@@ -249,7 +252,7 @@ def make_recipe(
         context=Context(load.max_context if load.max_context is not None else context_limit, load.context_policy),
         start=start,
         warmup=warmup,
-        isolation=preset.isolation if preset is not None and "--isolation" not in given else load.isolation,
+        isolation=load.isolation or (preset.isolation if preset is not None else "after"),
         share_scaffold=load.share_scaffold,
         seed=seed,
     )
@@ -300,14 +303,14 @@ class RunOptions:
 
     scenario: str | None = None
     "A protocol to follow to the letter: agentx-mvp, agentx-v1 or trie. Options given besides are noted as changes."
-    timeout: float = 1800.0
-    "Total time of one call, seconds."
-    drain: float = 120.0
-    "How long calls due in the window may take after it, seconds."
-    max_failed: float = 1.0
-    "End the run when of the last 100 calls this share or more failed."
-    after_error: Literal["cancel", "advance"] = "cancel"
-    "What follows a failed call: nothing (its dependants are cancelled), or the session goes on as if it had answered."
+    timeout: float | None = None
+    "Total time of one call, seconds (default 1800); inf for no end."
+    drain: float | None = None
+    "How long calls due in the window may take after it, seconds (default 120)."
+    max_failed: float | None = None
+    "End the run when of the last 100 calls this share or more failed (default 1)."
+    after_error: Literal["cancel", "advance"] | None = None
+    "What follows a failed call: its dependants are cancelled (the default), or its session goes on all the same."
 
     def given(self) -> list[str]:
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from workloom.cli.options import EngineOptions, LoadOptions, RunOptions, TraceOptions, make_plan
-from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, check_models, target
+from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, check_models, target, tell_texts
 from workloom.cli.show import print_run
 from workloom.cli.watch import Watch
 from workloom.drive.driver import Options, Progress
 from workloom.errors import Hopeless, UsageError, WorkloomError, nearest
 from workloom.execute import Live, Scenario, Simulated, execute
-from workloom.plan import Closed, Plan, write
+from workloom.plan import Plan, write
 from workloom.store import Run, open_run, refuse_used
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run(
         scenario = _scenario(running, preset, plan, load, server, text)
     if isinstance(where, Live):
         check_models(where.http.models, plan)
+        tell_texts(where.text, options.history, plan)
         salt = text.text_salt(plan)
         where = replace(where, salt=salt, http=replace(where.http, salt=salt))
     _announce(plan)
@@ -107,7 +108,16 @@ def _end(done: Run | None, path: Path, summary: Summary | None = None) -> None:
             hint="is the server well, and do the calls fit into its context? `workloom check URL` finds out",
         )
     print(f"run kept in {path}", file=sys.stderr)
-    if summary is not None and summary.calls.recorded and not summary.calls.ok:
+    if summary is None or not summary.calls.recorded:
+        return
+    if not summary.calls.due:
+        raise NothingWorked(
+            "no call was due in the measured window",
+            where=str(path),
+            found=f"{summary.calls.recorded:,} calls in all",
+            hint="the load ended before the window opened: less --settle, or --duration, more --sessions",
+        )
+    if not summary.calls.ok:
         raise NothingWorked(
             "no call succeeded", where=str(path), hint="the messages above, and the column `error` of calls.parquet"
         )
@@ -147,26 +157,56 @@ def _scenario(
     locked = ("--output", "--endpoint", "--model-for", "--body", "--retries")
     given += [name for name in server.given() if name in locked]
     given += [name for name in text.given() if name in ("--history", "--tools", "--text", "--reasoning")]
-    if not isinstance(plan.recipe.load, Closed):
-        given.append("--rate or --replay")
-    return Scenario(running.scenario, tuple(dict.fromkeys(given)))
+    own = _own_options(running, preset, plan, load, server, text)
+    return Scenario(running.scenario, tuple(name for name in dict.fromkeys(given) if name not in own))
+
+
+def _own_options(
+    running: RunOptions, preset: Preset, plan: Plan, load: LoadOptions, server: ServerOptions, text: TextOptions
+) -> set[str]:
+    """Options that say what the scenario says anyway."""
+    waits, warmup = preset.waits, preset.warmup
+    pairs = {
+        "--timeout": (running.timeout, preset.timeout_s),
+        "--drain": (running.drain, preset.drain_s),
+        "--max-failed": (running.max_failed, preset.max_failed),
+        "--after-error": (running.after_error, preset.after_error),
+        "--max-wait": (load.max_wait, math.inf if waits.max_s is None else waits.max_s),
+        "--max-tree-idle": (load.max_tree_idle, waits.tree_idle_s),
+        "--max-idle": (load.max_idle, waits.system_idle_s),
+        "--start": (plan.recipe.start, preset.start),
+        "--warmup-calls": (load.warmup_calls, warmup.calls_per_slot),
+        "--warmup-pause": (load.warmup_pause, warmup.pause_s),
+        "--warmup-limit": (load.warmup_limit, warmup.max_s),
+        "--warmup-max-failed": (load.warmup_max_failed, warmup.max_failed),
+        "--settle": (load.settle, warmup.settle_s),
+        "--isolation": (load.isolation, preset.isolation),
+        "--seed": (plan.recipe.seed, preset.seed),
+        "--endpoint": (server.endpoint, preset.endpoint),
+        "--output": (server.output, preset.output),
+        "--history": (text.history, preset.history),
+    }
+    return {name for name, (given, own) in pairs.items() if given == own}
 
 
 def _options(running: RunOptions, text: TextOptions, preset: Preset | None) -> Options:
-    timeout_s = running.timeout if preset is None or "--timeout" in running.given() else preset.timeout_s
-    drain_s = running.drain if preset is None or "--drain" in running.given() else preset.drain_s
-    max_failed = running.max_failed if preset is None or "--max-failed" in running.given() else preset.max_failed
-    history = text.history if preset is None or "--history" in text.given() else preset.history
-    after_error = running.after_error
-    if preset is not None and "--after-error" not in running.given():
-        after_error = preset.after_error
+    usual = preset or Options()
+    timeout_s = running.timeout if running.timeout is not None else usual.timeout_s or math.inf
+    drain_s = running.drain if running.drain is not None else usual.drain_s
+    max_failed = running.max_failed if running.max_failed is not None else usual.max_failed
     if not timeout_s > 0:
         raise UsageError("a time-out is above 0", where="--timeout", expected="seconds, or inf", found=timeout_s)
     if not 0 <= drain_s < math.inf:
         raise UsageError("a drain has an end", where="--drain", expected="seconds, 0 or more", found=drain_s)
     if not 0 < max_failed <= 1:
         raise UsageError("a share of failures", where="--max-failed", expected="above 0, up to 1", found=max_failed)
-    return Options(None if math.isinf(timeout_s) else timeout_s, drain_s, history, max_failed, after_error)
+    return Options(
+        timeout_s=None if math.isinf(timeout_s) else timeout_s,
+        drain_s=drain_s,
+        history=text.history or usual.history,
+        max_failed=max_failed,
+        after_error=running.after_error or usual.after_error,
+    )
 
 
 def write_plan(trace: list[str], out: str, reading: TraceOptions, load: LoadOptions) -> None:

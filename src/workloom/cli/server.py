@@ -40,8 +40,8 @@ class ServerOptions:
     "Model to ask for (default: the one the server lists, if it lists one)."
     model_for: Names = field(default_factory=list)
     "NAME=MODEL: calls of the agent NAME, or of the trace's model NAME, go to MODEL; may be given again."
-    endpoint: Literal["chat", "completions", "responses", "messages"] = "chat"
-    "Which API: OpenAI chat completions, completions or responses, or Anthropic messages."
+    endpoint: Literal["chat", "completions", "responses", "messages"] | None = None
+    "Which API: OpenAI chat completions (the default), completions or responses, or Anthropic messages."
     api_key_env: str = "OPENAI_API_KEY"
     "Environment variable that holds the key, if the server wants one."
     header: Names = field(default_factory=list)
@@ -50,12 +50,13 @@ class ServerOptions:
     "Extra body field, NAME=JSON (null takes a default one away); may be given again."
     session_header: Names = field(default_factory=list)
     "Header that carries the session's key, for routers: X-Session-ID, X-Correlation-ID, X-SMG-Routing-Key, ..."
-    output: Literal["exact", "cap", "free"] = "exact"
-    "exact: ask for exactly the planned tokens (ignore_eos, min_tokens); cap: at most; free: as the model likes."
+    output: Literal["exact", "cap", "free"] | None = None
+    """exact (the default): ask for exactly the planned tokens (ignore_eos, min_tokens); cap: at most; free: as the \
+model likes."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     "What chat completions call the limit on output tokens."
-    retries: Count = 0
-    "Send a call again that failed before its first token, so many times; each is counted."
+    retries: Whole = None
+    "Send a call again that failed before its first token, so many times; each is counted (default 0)."
     connect_timeout: float = 10.0
     "Seconds to get a connection in; inf for as long as the system tries."
     first_byte_timeout: float | None = None
@@ -123,8 +124,8 @@ class TextOptions:
 
     text: str = "patterns"
     "patterns (sentence-like, of one-token words), words, corpus:FILE, ids or ids:LOW-HIGH (completions), recorded."
-    history: Literal["live", "recorded", "text"] = "live"
-    "What prompts repeat of earlier answers: what came; words as many as recorded; the recorded text."
+    history: Literal["live", "recorded", "text"] | None = None
+    "What prompts repeat of earlier answers: what came (the default); words as many as recorded; the recorded text."
     reasoning: Literal["keep", "drop"] = "keep"
     "What a live history keeps of an answer: its reasoning too, or what it said alone."
     tools: Flag = False
@@ -190,22 +191,43 @@ def _seconds(name: str, value: float | None) -> float | None:
     return value
 
 
+def _check_pages(watch: WatchOptions) -> None:
+    """Pages of figures must be pages, and nobody asks for them where figures are off."""
+    stray = [name for name in watch.given() if name in ("--metrics-url", "--gpu-power")]
+    if watch.metrics == "off" and stray:
+        raise UsageError("figures are off", where=", ".join(stray), hint="leave --metrics off out")
+    for url in watch.metrics_url:
+        shown = url.rpartition("@")[2]
+        if not url.startswith(("http://", "https://")):
+            raise UsageError("no page of figures", where="--metrics-url", expected="http(s)://...", found=shown)
+        if "@" in url:
+            what = "the URL of a page of figures holds a user name or a password"
+            raise UsageError(what, where="--metrics-url", hint="send them in a header: --header NAME:VALUE")
+
+
 def target(server: ServerOptions, text: TextOptions, watch: WatchOptions, preset: Preset | None) -> Live:
     """What the options ask for; its salt and model may still be open."""
     from workloom.drive.targets import HttpOptions
     from workloom.execute import Live
 
-    given = set(server.given())
-    for name, value, least in (("--retries", server.retries, 0), ("--workers", server.workers, 1)):
+    retries = server.retries
+    if retries is None:
+        retries = preset.retries if preset is not None else 0
+    for name, value, least in (("--retries", retries, 0), ("--workers", server.workers, 1)):
         if not least <= value <= 64:
             raise UsageError("a count is out of range", where=name, expected=f"{least} to 64", found=value)
+    _check_pages(watch)
+    api = server.endpoint or (preset.endpoint if preset is not None else "chat")
+    if text.tools and api == "completions":
+        what = "completions have no tools"
+        raise UsageError(what, where="--tools", hint="leave --tools out, or use --endpoint chat, responses or messages")
     http = HttpOptions(
         urls=tuple(server.url),
         model=server.model or "",
         models=server.models(),
-        api=preset.endpoint if preset is not None and "--endpoint" not in given else server.endpoint,
+        api=api,
         token_ids=text.text.partition(":")[0] == "ids",
-        output=preset.output if preset is not None and "--output" not in given else server.output,
+        output=server.output or (preset.output if preset is not None else "exact"),
         limit_field=server.limit_field,
         reasoning=text.reasoning,
         tools=text.tools,
@@ -214,7 +236,7 @@ def target(server: ServerOptions, text: TextOptions, watch: WatchOptions, preset
         headers=server.headers(),
         body={**(preset.body if preset is not None else {}), **server.fields()},
         affinity_headers=tuple(server.session_header) or (preset.affinity_headers if preset is not None else ()),
-        retries=server.retries,
+        retries=retries,
         connect_timeout_s=_seconds("--connect-timeout", server.connect_timeout),
         first_byte_timeout_s=_seconds("--first-byte-timeout", server.first_byte_timeout),
         verify=not server.insecure,
@@ -274,6 +296,18 @@ def check_models(models: dict[str, str], plan: Plan) -> None:
                 found=name,
                 hint=f"did you mean {close}?" if close else None,
             )
+
+
+def tell_texts(style: str, history: str, plan: Plan) -> None:
+    """Say it when recorded text is asked for of a trace that holds none: words of our own stand for it then."""
+    missing = []
+    if style == "recorded" and not any(p.text for s in _sessions(plan) for c in s.calls for p in c.fresh):
+        missing.append("--text recorded")
+    if history == "text" and not any(c.recorded and c.recorded.answer for s in _sessions(plan) for c in s.calls):
+        missing.append("--history text")
+    if missing:
+        what = f"{' and '.join(missing)}: the trace holds no such text, so words of our own stand for it"
+        print(f"warning: {what} (`workloom import --keep-text` keeps texts)", file=sys.stderr)
 
 
 def _sessions(plan: Plan) -> Iterator[Session]:

@@ -39,11 +39,12 @@ class Watch:
             print(f"\r\x1b[2K{self.line()}", end="", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """The state of the run in one line."""
+        """The state of the run in one line; it names the phase where that is not the run itself."""
         now, plan = self._progress, self._plan
         sessions = f"{now.sessions_done}" + (f"/{plan.sessions}" if plan.sessions else "")
         failed = f", {now.calls_failed} failed" if now.calls_failed else ""
+        phase = "" if now.phase == "run" else f"{now.phase}  "
         return (
-            f"{host.monotonic() - self._began:5.0f} s  sessions {sessions} done, {now.sessions_live} live;  "
+            f"{host.monotonic() - self._began:5.0f} s  {phase}sessions {sessions} done, {now.sessions_live} live;  "
             f"calls {now.calls_done} done{failed}, {now.calls_live} in flight;  {now.output_tokens:,} tokens out"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
@@ -42,3 +44,43 @@ class Backend(Protocol):
     """
 
     async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome: ...
+
+
+Ended = Callable[[Outcome | BaseException], None]
+"""Hears once what became of a call, on a turn of the loop of its own: an exception is what `call` would have raised."""
+
+
+class UnderWay(Protocol):
+    """A call that was begun."""
+
+    def cancel(self) -> object:
+        """Give it up: `Ended` soon hears a CancelledError, unless the call had just come to its end."""
+        ...
+
+
+Begin = Callable[[Request, Callable[[ChunkRun], None], Ended], UnderWay]
+"""Begins a call, as :meth:`Backend.call` with a callback at its end: for backends to which a task a call is dear."""
+
+
+def begin_of(backend: Backend) -> Begin:
+    """How calls are begun: the backend's own `begin` where it has one, else with a task for each."""
+    own: Begin | None = getattr(backend, "begin", None)
+    return own if own is not None else partial(_begin_task, backend)
+
+
+def _begin_task(
+    backend: Backend, request: Request, on_chunk: Callable[[ChunkRun], None], on_end: Ended
+) -> asyncio.Task[Outcome]:
+    async def call() -> Outcome:
+        return await backend.call(request, on_chunk)
+
+    task = asyncio.create_task(call(), name=request.name)
+    task.add_done_callback(partial(_tell, on_end))
+    return task
+
+
+def _tell(on_end: Ended, task: asyncio.Task[Outcome]) -> None:
+    if task.cancelled():
+        on_end(asyncio.CancelledError())
+    else:
+        on_end(task.exception() or task.result())

@@ -12,7 +12,7 @@ longer so that the server will count what was planned:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from workloom.drive.frame import Role
@@ -32,12 +32,35 @@ Kind = tuple[str, ...]
 """The roles of the messages that a turn begins, with `first` in front for a prompt that continues none."""
 
 
+class _Seen:
+    """The last turns of one kind: (words, extra tokens) each, with their sums, in whole numbers: exact as they go."""
+
+    __slots__ = ("extra", "extra_extra", "median", "turns", "words", "words_extra", "words_words")
+
+    def __init__(self) -> None:
+        self.turns: deque[tuple[int, int]] = deque()
+        self.words = self.extra = self.words_words = self.extra_extra = self.words_extra = 0
+        self.median = 0.0
+
+    def add(self, words: int, extra: int) -> None:
+        if len(self.turns) == WINDOW:
+            self._count(*self.turns.popleft(), -1)
+        self.turns.append((words, extra))
+        self._count(words, extra, 1)
+
+    def _count(self, words: int, extra: int, sign: int) -> None:
+        self.words += sign * words
+        self.extra += sign * extra
+        self.words_words += sign * words * words
+        self.extra_extra += sign * extra * extra
+        self.words_extra += sign * words * extra
+
+
 class Costs:
     """The costs of one run against one API."""
 
     def __init__(self) -> None:
-        self._seen: dict[Kind, deque[tuple[int, int]]] = {}
-        self._medians: dict[Kind, float] = {}
+        self._seen: dict[Kind, _Seen] = {}
         self._rate = 0.0
         self._next = 1
 
@@ -50,42 +73,36 @@ class Costs:
         """A turn of that kind, with so many words of ours, was counted as so many tokens more than we did."""
         seen = self._seen.get(kind)
         if seen is None:
-            seen = self._seen[kind] = deque(maxlen=WINDOW)
+            seen = self._seen[kind] = _Seen()
             self._next = 1
-        seen.append((words, extra))
+        seen.add(words, extra)
         self._next -= 1
-        if self._next <= 0:  # every time at first, then every so often: a look at all of them costs 50 us
-            self._rate = _rate(list(self._seen.values()))
-            self._medians = {k: _median([e - self._rate * w for w, e in turns]) for k, turns in self._seen.items()}
-            self._next = len(seen) // 4
+        if self._next <= 0:  # every time at first, then every so often: a look at all medians costs some 10 us
+            self._rate = rate = _rate(self._seen.values())
+            for each in self._seen.values():
+                each.median = _median([e - rate * w for w, e in each.turns])
+            self._next = len(seen.turns) // 4
 
     def expect(self, kind: Kind) -> float:
         """Tokens that a turn of that kind adds beyond its words at `rate`; by other kinds where it is new."""
-        known = self._medians.get(kind)
+        known = self._seen.get(kind)
         if known is not None:
-            return known
+            return known.median
         first = kind[:1] == ("first",)
-        alike = [cost / len(k) for k, cost in self._medians.items() if k and (k[:1] == ("first",)) is first]
+        alike = [seen.median / len(k) for k, seen in self._seen.items() if k and (k[:1] == ("first",)) is first]
         return _median(alike) * len(kind) if alike else 0.0
 
 
-def _rate(kinds: list[deque[tuple[int, int]]]) -> float:
+def _rate(kinds: Iterable[_Seen]) -> float:
     """The slope of extra tokens over words within kinds, 0 unless it says most of what there is to say."""
     turns_seen = 0
     words = extra = both = 0.0
-    for turns in kinds:
-        sum_w = sum_e = sum_ww = sum_ee = sum_we = 0  # whole numbers: nothing is left of equal ones
-        for w, e in turns:
-            sum_w += w
-            sum_e += e
-            sum_ww += w * w
-            sum_ee += e * e
-            sum_we += w * e
-        count = len(turns)
+    for seen in kinds:
+        count = len(seen.turns)
         turns_seen += count
-        words += (count * sum_ww - sum_w * sum_w) / count
-        extra += (count * sum_ee - sum_e * sum_e) / count
-        both += (count * sum_we - sum_w * sum_e) / count
+        words += (count * seen.words_words - seen.words * seen.words) / count
+        extra += (count * seen.extra_extra - seen.extra * seen.extra) / count
+        both += (count * seen.words_extra - seen.words * seen.extra) / count
     if not words or not extra:
         return 0.0
     slope, said = both / words, both * both / words
@@ -139,7 +156,10 @@ class Correction:
         rate = self.costs.rate
         planned = [piece.tokens for piece in pieces]
         expected += self.costs.expect(kind) + tokens + rate * words + (1 + rate) * sum(planned)
-        changed = self._change(pieces, planned, round((prompt.tokens - expected) / (1 + rate)))
+        by = round((prompt.tokens - expected) / (1 + rate))
+        if not by:
+            return Turn(origin, kind, expected, planned)
+        changed = self._change(pieces, planned, by)
         return Turn(origin, kind, expected + (1 + rate) * (sum(changed) - sum(planned)), changed)
 
     def learn(self, rendered: Rendered, counted: int | None) -> None:
@@ -177,6 +197,8 @@ class Correction:
 
 def _begun(before: Rendered | None, trail: Trail, roles: list[Role]) -> Kind:
     """The roles of the messages that a trail and further pieces begin behind what was there before."""
+    if before is None and not trail.roles and len(roles) == 1:
+        return "first", roles[0]
     begun: list[str] = ["first"] if before is None else []
     last = None if before is None else before.last_role
     for role in (*trail.roles[0 if before is None else before.count :], *roles):

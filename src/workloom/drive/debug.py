@@ -83,8 +83,7 @@ class Tape:
         """Tell of it all."""
         answer = self._answer
         body = b"".join(self._lines).split(b"\r\n\r\n", 1)[1]
-        done = answer.done
-        fault: object = "cancelled" if done.cancelled() or not done.done() else done.exception()
+        fault: object = answer.fault if answer.over else "cancelled"
         exchange = Exchange(
             self._name,
             self._url,

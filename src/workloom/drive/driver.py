@@ -1,6 +1,6 @@
 """The driver: the only place that starts calls. Plan x backend -> records, on real or virtual time alike.
 
-    plan -> slot or arrival -> session tree -> call due -> backend.call -> record -> calls that waited for it
+    plan -> slot or arrival -> session tree -> call due -> backend -> record -> calls that waited for it
 
 A session tree holds its slot until all of it has drained. A call is due at the latest of (done + wait) over its edges;
 it is started then, by an absolute timer, and how late it really left is a column of its record. A call that fails ends
@@ -14,16 +14,17 @@ everything that depends on it: those are rows too, `cancelled`, with the cause.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from workloom.clock import Clock, to_ns
-from workloom.drive.backend import Backend
+from workloom.drive.backend import Backend, begin_of
 from workloom.drive.breaker import Breaker
+from workloom.drive.deadlines import Deadlines
 from workloom.drive.idle import Idle
-from workloom.drive.tree import Tree
+from workloom.drive.tree import Flight, Tree
 from workloom.drive.warmup import warm_up
 from workloom.plan import Closed, Instance, Plan
 from workloom.prefix import PrefixTree
@@ -170,12 +171,14 @@ class _Drive:
         share: Share | None = None,
         served: Callable[[str, str], str] | None = None,
     ) -> None:
-        self.plan, self.backend, self.clock, self.sink = plan, backend, clock, sink
+        self.plan, self.clock, self.sink = plan, clock, sink
+        self.begin = begin_of(backend)
         self.options, self.progress, self.share = options, progress, share or Share()
         self.served = served
         self.on_opened: Callable[[int, int | None], None] = lambda start_ns, end_ns: None
         self.waits = plan.recipe.waits
-        self.timeout_ns = None if options.timeout_s is None else to_ns(options.timeout_s)
+        timeout_ns = None if options.timeout_s is None else to_ns(options.timeout_s)
+        self.deadlines: Deadlines[Flight] = Deadlines(clock, timeout_ns, Flight.time_out)
         limits = plan.recipe.limits
         self.duration_ns = None if limits.duration_s is None else to_ns(limits.duration_s)
         self.start_ns = 0
@@ -200,8 +203,10 @@ class _Drive:
         self.reason: Reason = "sessions"
         self.fault: str | None = None
         self.stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.feeding: dict[asyncio.Task[None], None] = {}
-        """Slots, arrivals and sessions of open loops, in the order they began."""
+        self.all_landed: asyncio.Future[None] | None = None
+        """Resolves when nothing is in flight any more, once the run is over."""
+        self.feeding = 0
+        """Slots, arrivals and sessions of open loops that go on."""
         self.arrivals: asyncio.Task[None] | None = None
 
     async def run(self) -> End:
@@ -231,7 +236,7 @@ class _Drive:
         first: list[Tree | None] = []
         if isinstance(load, Closed):
             first = [None] * self.plan.slots(self.share.worker, self.share.workers)
-            if self.plan.recipe.start is not None or warmup.calls_per_slot:
+            if self.plan.recipe.warms_up:
                 self.progress.phase = "warm-up"
                 first = list(await warm_up(self, [next(instances) for _ in first]))
                 self.progress.phase = "pause"
@@ -246,44 +251,50 @@ class _Drive:
             self.end_ns = self.start_ns + self.duration_ns
             self.clock.call_at(self.end_ns, self._window_over)
         self.on_opened(self.start_ns, self.end_ns)
-        for i, tree in enumerate(first):
-            self._spawn(self._slot(instances, tree, begin), f"slot {i}")
+        self.feeding = len(first) if isinstance(load, Closed) else 1
+        for tree in first:
+            _Slot(self, instances, begin).run(tree)
         if not isinstance(load, Closed):
-            self.arrivals = self._spawn(self._arrivals(instances, begin), "arrivals")
+            self.arrivals = asyncio.create_task(self._arrivals(instances, begin), name="arrivals")
+            self.arrivals.add_done_callback(self._opened)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
+        """All slots have begun, or all sessions have arrived."""
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
             self.fail(fault)
+        elif task is self.arrivals:
+            self.fed()
         elif not self.feeding:
             self.halt()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A slot, the arrivals, or a session of an open loop; when none is left the run is over."""
-        task = asyncio.create_task(work, name=name)
-        self.feeding[task] = None
-        task.add_done_callback(self._fed)
-        return task
-
-    def _fed(self, task: asyncio.Task[None]) -> None:
-        del self.feeding[task]
-        fault = None if task.cancelled() else task.exception()
-        if fault is not None:
-            self.fail(fault)
-        elif not self.feeding:
+    def fed(self) -> None:
+        """A slot, the arrivals or a session of an open loop has ended; when none is left the run is over."""
+        self.feeding -= 1
+        if not self.feeding:
             self.halt()
 
     async def _stop(self) -> None:
         """End what still goes on: waiting calls are not started any more, calls in flight are censored."""
         self.over = self.closing = True
-        tasks = [task for tree in self.trees.values() for task in tree.tasks]
+        if self.arrivals is not None:
+            self.arrivals.cancel()
+            await asyncio.gather(self.arrivals, return_exceptions=True)
         self._close_all()
-        tasks += self.feeding
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for tree in list(self.trees.values()):
+            tree.cancel()
+        if any(tree.flights for tree in self.trees.values()):
+            self.all_landed = asyncio.get_running_loop().create_future()
+            await self.all_landed
+        self.deadlines.close()
         for tree in list(self.trees.values()):
             tree.settle("censored")
+
+    def landed(self) -> None:
+        """A call is not in flight any more."""
+        waiting = self.all_landed
+        if waiting is not None and not waiting.done() and not any(tree.flights for tree in self.trees.values()):
+            waiting.set_result(None)
 
     # -- when it ends
 
@@ -294,9 +305,9 @@ class _Drive:
         self.stopping = True
         self.progress.phase = "draining"
         self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self.halt)
-        self._maybe_halt()
+        self.maybe_halt()
 
-    def _maybe_halt(self) -> None:
+    def maybe_halt(self) -> None:
         if self.stopping and self.due_in_window == 0:
             self.halt()
 
@@ -340,7 +351,7 @@ class _Drive:
 
     def may_start(self) -> bool:
         """May another call start? Counts it against the limit on calls."""
-        if self.closing:
+        if self.closing or self.stopped.done():
             return False
         if self.calls_left is not None:
             if self.calls_left == 0:
@@ -364,24 +375,6 @@ class _Drive:
 
     # -- sessions
 
-    async def _slot(self, instances: Iterator[Instance], tree: Tree | None, begin_ns: int) -> None:
-        """One session tree after the other; the first may be one that was warmed up."""
-        task = asyncio.current_task()
-        assert task is not None
-        due_ns, used = begin_ns, False
-        while not self.closing:
-            if tree is None:
-                instance = next(instances, None)
-                if instance is None:
-                    break
-                tree = Tree(self, instance)
-            task.set_name(str(tree.instance.k))
-            self.recycled = self.recycled or used
-            await self._session(tree, due_ns)
-            tree, used, due_ns = None, True, self.clock.now()
-        self.idle.arrived()
-        self._loaded(self.clock.now())
-
     async def _arrivals(self, instances: Iterator[Instance], begin_ns: int) -> None:
         every = self.plan.due()
         for i, due in enumerate(every):
@@ -392,15 +385,17 @@ class _Drive:
                 break
             at = begin_ns + due
             await self.clock.sleep_until(at)
-            self._spawn(self._session(Tree(self, instance), at), str(instance.k))
+            self.feeding += 1
+            self.start(Tree(self, instance, self.fed), at)
             self.recycled = True
-        self._loaded(self.clock.now())
+        if self.loaded_until is None:
+            self.loaded_until = self.clock.now()
 
-    async def _session(self, tree: Tree, due_ns: int) -> None:
+    def start(self, tree: Tree, due_ns: int) -> None:
+        """A session begins."""
         self.admit(tree)
         tree.begin(due_ns)
         self.idle.arrived()
-        await tree.ended
 
     def admit(self, tree: Tree) -> None:
         """A session is alive from now on."""
@@ -413,3 +408,39 @@ class _Drive:
         why = self.breaker.trips(record)
         if why is not None:
             self.give_up(why)
+
+
+class _Slot:
+    """One session tree after the other; the first may be one that was warmed up."""
+
+    def __init__(self, drive: _Drive, instances: Iterator[Instance], begin_ns: int) -> None:
+        self._drive = drive
+        self._instances = instances
+        self._begin_ns = begin_ns
+        self._used = False
+
+    def run(self, tree: Tree | None = None) -> None:
+        """Begin the next session, where there is one."""
+        drive = self._drive
+        if drive.stopped.done():
+            return
+        try:
+            if not drive.closing:
+                instance = next(self._instances, None) if tree is None else tree.instance
+                if instance is not None:
+                    self._start(tree or Tree(drive, instance))
+                    return
+        except Exception as fault:
+            drive.fail(fault)
+            return
+        drive.idle.arrived()
+        if drive.loaded_until is None:
+            drive.loaded_until = drive.clock.now()
+        drive.fed()
+
+    def _start(self, tree: Tree) -> None:
+        drive = self._drive
+        tree.on_end = self.run
+        drive.recycled = drive.recycled or self._used
+        drive.start(tree, drive.clock.now() if self._used else self._begin_ns)
+        self._used = True

@@ -103,7 +103,12 @@ class OpenAIAnswer(Answer):
         for choice in choices:
             if choice.finish_reason is not None:
                 self.finish = choice.finish_reason
-            delta = choice.delta or choice.message
+            delta = choice.delta
+            if delta is not None and delta.content and not (delta.reasoning_content or delta.reasoning):
+                self.texts.append(delta.content)
+                count += 1
+                continue
+            delta = delta or choice.message
             if delta is None:
                 if choice.text:
                     self.texts.append(choice.text)

@@ -3,39 +3,33 @@
 Per call it costs the fresh text, one request of kept fragments and one timestamp per read. Everything that can go wrong
 outside becomes a BackendError; a cancelled call closes its connection, which stops the work on the other side.
 
-    call --> lane (a server: its connections, its header lines) --> answer --> outcome
-                                    ^                                  |
-                                    +-- once more: a kept connection --+
-                                        was closed; or it failed before its first chunk and retries were asked for
+    call --> lane (a server: its connections, its header lines) --> exchange --> answer --> outcome
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from workloom.clock import RealClock, Timer, to_ns
-from workloom.drive.backend import Request
-from workloom.drive.http1 import Connection, Endpoint, Pool, Stale, Traffic
+from workloom.clock import RealClock, to_ns
+from workloom.drive.backend import Ended, Request
+from workloom.drive.exchange import HttpCall
+from workloom.drive.http1 import Connection, Endpoint, Pool, Traffic
 from workloom.drive.preflight import Preflight, ask, both
 from workloom.drive.render import Renderer
 from workloom.drive.sse import Answer
 from workloom.drive.targets import HttpOptions, Tail, body_start, header_lines, request_path
-from workloom.errors import BackendError
 from workloom.records import ChunkRun, Outcome
 
 if TYPE_CHECKING:
-    from workloom.drive.debug import Exchange
+    from workloom.drive.debug import Exchange, Tape
     from workloom.drive.styles import Style
 
 __all__ = ["HttpBackend", "HttpOptions", "Preflight"]
 
-_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 60.0
-"""The first wait before a retry, doubled each time; and the longest, also of what a server asks for."""
 
-
-class _Lane:
+class Lane:
     """One server: its connections, and how a request to it begins."""
 
     def __init__(self, url: str, endpoint: Endpoint, options: HttpOptions, pool: Pool) -> None:
@@ -49,7 +43,7 @@ class _Lane:
         self.start += common + b"Content-Type: application/json\r\n"
 
 
-class _Sending:
+class Sending:
     """The bytes of one call, ready to be handed over, and what they ask for."""
 
     __slots__ = ("asked", "lines", "model", "size", "tokens")
@@ -80,14 +74,14 @@ class HttpBackend:
         self.retried = 0
         """Calls sent again because they had failed, each as often as it was."""
         self.traffic = Traffic()
-        self._clock = clock
-        self._debug = debug
+        self.clock = clock
+        self.loop = clock.loop
+        self.debug = debug
         api = options.speaks()
-        self._answers = api.answers
-        self._retries = options.retries
+        self.answers = api.answers
         self._frame = api.frame
         self._lanes = [
-            _Lane(url, end, options, Pool(end, clock.raw, self.traffic, options.connect_timeout_s))
+            Lane(url, end, options, Pool(end, clock.raw, self.traffic, options.connect_timeout_s))
             for url, end in zip(options.urls, options.endpoints(), strict=True)
         ]
         self._renderer = Renderer(style, api.frame, correct=options.correct, tools=options.tools)
@@ -95,94 +89,45 @@ class HttpBackend:
         self._tail = Tail(options, api)
         self._keep = options.reasoning == "keep"
         wait_s = options.first_byte_timeout_s
-        self._patience_ns = None if wait_s is None else to_ns(wait_s)
+        self.patience_ns = None if wait_s is None else to_ns(wait_s)
 
     # --- calls
 
-    def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Coroutine[Any, Any, Outcome]:
-        """The coroutine of what there is to do: one less to go through at every wake-up."""
+    def begin(self, request: Request, on_chunk: Callable[[ChunkRun], None], on_end: Ended) -> HttpCall:
+        """Begin a call; see :data:`workloom.drive.backend.Begin`."""
         lane = self._lanes[request.instance % len(self._lanes)]
-        sending = self._sending(request, lane)
-        if self._retries:
-            return self._persist(lane, sending, request, on_chunk)
-        return self._once(lane, sending, request, on_chunk)
+        exchange = HttpCall(self, request, lane, self._sending(request, lane), on_chunk, on_end)
+        exchange.start()
+        return exchange
 
-    async def _persist(
-        self, lane: _Lane, sending: _Sending, request: Request, on_chunk: Callable[[ChunkRun], None]
-    ) -> Outcome:
-        """Send a call again that failed before its first chunk, as often as was asked for."""
-        came = False
+    async def call(self, request: Request, on_chunk: Callable[[ChunkRun], None]) -> Outcome:
+        done: asyncio.Future[Outcome | BaseException] = asyncio.get_running_loop().create_future()
 
-        def on_chunks(run: ChunkRun) -> None:
-            nonlocal came
-            came = True
-            on_chunk(run)
+        def on_end(end: Outcome | BaseException) -> None:
+            if not done.done():
+                done.set_result(end)
 
-        retries = 0
-        while True:
-            try:
-                outcome = await self._once(lane, sending, request, on_chunks)
-            except BackendError as fault:
-                fault.retries = retries
-                if came or retries == self._retries or not _passing(fault):
-                    raise
-                wait_s = _BACKOFF_S * 2**retries if fault.retry_after_s is None else fault.retry_after_s
-                retries += 1
-                self.retried += 1
-            else:
-                outcome.retries = retries
-                return outcome
-            await self._clock.sleep_until(self._clock.now() + to_ns(min(wait_s, _LONGEST_BACKOFF_S)))
+        exchange = self.begin(request, on_chunk, on_end)
+        try:
+            end = await done
+        except asyncio.CancelledError:
+            exchange.cancel()
+            raise
+        if isinstance(end, BaseException):
+            raise end
+        return end
 
-    async def _once(
-        self, lane: _Lane, sending: _Sending, request: Request, on_chunk: Callable[[ChunkRun], None]
-    ) -> Outcome:
-        """One call; on a new connection once more, when the server turns out to have closed the kept one."""
-        origin, resent = self._clock.origin, False
-        connection = lane.pool.idle() or await lane.pool.connect()
-        while True:
-            answer = self._answers(asyncio.get_running_loop().create_future(), on_chunk, origin, request.stop_after)
-            tape = None if self._debug is None else self._tape(request, lane, sending, answer)
-            sent_ns = connection.send(sending.lines, tape or answer) - origin
-            self.traffic.sent += sending.size
-            timer = None if self._patience_ns is None else self._watch(connection, answer)
-            try:
-                done_ns = await answer.done - origin
-                break
-            except Stale:
-                self.resent += 1
-                resent = True
-            except asyncio.CancelledError:
-                connection.abort()
-                if answer.done.done() and not answer.done.cancelled():
-                    answer.done.exception()  # both at once: nobody is left to hear of it
-                raise
-            except BackendError as error:
-                error.sent_ns = sent_ns
-                if error.kind != "empty" or request.phase != "warmup":  # a warm-up's token may have no text
-                    raise
-                done_ns = self._clock.now()
-                break
-            finally:
-                if timer is not None:
-                    timer.cancel()
-                if tape is not None:
-                    tape.over(sent_ns)
-            connection = await lane.pool.connect()
-        outcome = self._outcome(connection, lane, sending, request, answer, sent_ns, done_ns)
-        outcome.resent = resent
-        return outcome
-
-    def _outcome(
+    def outcome(
         self,
         connection: Connection,
-        lane: _Lane,
-        sending: _Sending,
+        lane: Lane,
+        sending: Sending,
         request: Request,
         answer: Answer,
         sent_ns: int,
         done_ns: int,
     ) -> Outcome:
+        """What became of a call whose answer has come to its end."""
         counts = answer.counts()
         output_tokens = counts.output_tokens
         if output_tokens is None and answer.finish == "hangup":
@@ -209,7 +154,7 @@ class HttpBackend:
             bytes_received=connection.received,
         )
 
-    def _sending(self, request: Request, lane: _Lane) -> _Sending:
+    def _sending(self, request: Request, lane: Lane) -> Sending:
         options = self.options
         rendered = self._renderer.render(request.prompt)
         model = options.model if not options.models else options.served(request.agent, request.model)
@@ -220,25 +165,14 @@ class HttpBackend:
         affinity = options.affinity(request.session_key) if options.affinity_headers else b""
         head = b"%s%sContent-Length: %d\r\n\r\n%s" % (lane.start, affinity, length, start)
         size = len(head) + rendered.size + len(tail)
-        return _Sending([head, *rendered.fragments, tail], size, model, asked, rendered.tokens)
+        return Sending([head, *rendered.fragments, tail], size, model, asked, rendered.tokens)
 
-    def _watch(self, connection: Connection, answer: Answer) -> Timer:
-        """Give a call up whose first byte does not come in time."""
-        assert self._patience_ns is not None
-
-        def give_up() -> None:
-            if not connection.received and not answer.done.done():
-                connection.abort()
-                wait_s = self.options.first_byte_timeout_s
-                answer.lost(BackendError("timeout", f"the server sent no byte within {wait_s:g} s"))
-
-        return self._clock.call_at(self._clock.now() + self._patience_ns, give_up)
-
-    def _tape(self, request: Request, lane: _Lane, sending: _Sending, answer: Answer) -> Any:
+    def tape(self, request: Request, lane: Lane, sending: Sending, answer: Answer) -> Tape:
+        """What the debug trace keeps of an attempt."""
         from workloom.drive.debug import Tape
 
-        assert self._debug is not None
-        return Tape(request, lane.url, sending.lines, answer, self._clock.origin, self._debug)
+        assert self.debug is not None
+        return Tape(request, lane.url, sending.lines, answer, self.clock.origin, self.debug)
 
     # --- the whole
 
@@ -272,10 +206,3 @@ def _thought(answer: Answer, counted: int | None, output_tokens: int) -> int:
     if counted is not None:
         return min(counted, output_tokens)
     return round(output_tokens * len(answer.thoughts) / (len(answer.thoughts) + len(answer.texts)))
-
-
-def _passing(fault: BackendError) -> bool:
-    """May it be better the next time? Connections that failed, too many requests, a server's own errors."""
-    if fault.kind in ("connect", "disconnect"):
-        return True
-    return fault.kind == "http_status" and fault.status is not None and (fault.status == 429 or fault.status >= 500)

@@ -15,33 +15,63 @@ class Ideal:
 
     def __init__(self, leads: dict[str, PrefixTree]) -> None:
         self._leads = leads
-        self._mine: dict[str, tuple[Cursors, Cursors, set[Prompt]]] = {}
+        self._mine: dict[str, _Mine] = {}
 
     def held(self, served: str, prompt: Prompt) -> int:
         """Add a prompt that is sent; how many of its tokens were there before."""
-        own, leads, seen = self._of(served)
+        mine = self._mine.get(served)
+        if mine is None:
+            mine = self._mine[served] = _Mine(self._leads.setdefault(served, PrefixTree()))
+            if prompt.base is None:  # only others' leads can be there: its own tree waits until there is use for it
+                mine.first = prompt
+                return mine.leads.add_lead(prompt)
+        own = mine.begun()
         missing = []
         base = prompt.base
-        while base is not None and base not in seen:  # over before the run began, or answered by another model
+        while base is not None and base not in mine.seen:  # over before the run began, or answered by another model
             missing.append(base)
             base = base.base
-        held = _held_before(own, leads, missing, prompt)
-        seen.update(missing)
-        seen.add(prompt)
+        held = _held_before(own, mine.leads, missing, prompt)
+        mine.seen.update(missing)
+        mine.seen.add(prompt)
         return held
 
     def answered(self, served: str, prompt: Prompt) -> None:
         """The answer that came to a prompt is there too."""
-        own, _, seen = self._of(served)
-        if prompt in seen:
-            own.add_answer(prompt)
-
-    def _of(self, served: str) -> tuple[Cursors, Cursors, set[Prompt]]:
         mine = self._mine.get(served)
         if mine is None:
-            tree = self._leads.setdefault(served, PrefixTree())
-            mine = self._mine[served] = Cursors(PrefixTree()), Cursors(tree), set()
-        return mine
+            return
+        if mine.first is prompt:
+            mine.first_answered = True
+        elif prompt in mine.seen:
+            mine.begun().add_answer(prompt)
+
+
+class _Mine:
+    """What one served model has of a session."""
+
+    __slots__ = ("_own", "first", "first_answered", "leads", "seen")
+
+    def __init__(self, leads: PrefixTree) -> None:
+        self.leads = Cursors(leads)
+        self._own: Cursors | None = None
+        self.seen: set[Prompt] = set()
+        self.first: Prompt | None = None
+        """A prompt that is not in the tree yet."""
+        self.first_answered = False
+
+    def begun(self) -> Cursors:
+        """The session's own tree."""
+        if self._own is None:
+            self._own = Cursors(PrefixTree())
+        first = self.first
+        if first is not None:
+            self.first = None
+            self._own.add(first)
+            self.seen.add(first)
+            if self.first_answered:
+                self._own.add_answer(first)
+        return self._own
 
 
 def _held_before(own: Cursors, leads: Cursors, missing: list[Prompt], prompt: Prompt) -> int:

@@ -40,7 +40,7 @@ class Idle:
 
     def rests(self, tree: Tree) -> None:
         """Look whether the session is idle now."""
-        if self._tree_ns is not None and not tree.tasks:
+        if self._tree_ns is not None and not tree.flights:
             self._drive.progress.skipped_tree_ns += tree.move_up(self._tree_ns)
         self._look()
 

@@ -52,9 +52,14 @@ class Renderer:
         self._ids = frame.words != b" "
         """Nobody knows the ids of a text: answers are ids of our own too."""
         self.correction = Correction(self, self._said) if correct else None
+        self._glues: dict[tuple[Role | None, Role], bytes] = {}
+        """Those that are the same at any place."""
 
     def render(self, prompt: Prompt) -> Rendered:
         """The prompt's fragments; kept on the prompt for those that continue it."""
+        if prompt.base is None and prompt.rendered is None:
+            first = prompt.rendered = self._render(prompt)
+            return first
         line = []
         rendered = kept(prompt, self)
         while rendered is None:
@@ -173,7 +178,7 @@ class Renderer:
             said, worth = source.answer_text, source.kept_tokens or tokens
         else:
             worth = piece.tokens
-        if self._ids or not said or said.isspace():
+        if not said or self._ids or said.isspace():
             return self._style.text(piece.text, tokens), tokens
         opening = 0 if private else CODE if tokens > 2 * CODE else 1
         repeated = min(worth, tokens - opening)
@@ -208,7 +213,13 @@ class Renderer:
     def _glue(self, trail: Trail, role: Role) -> bytes:
         """What stands between the end of a trail and a fragment of that role."""
         roles = trail.roles
-        return self._frame.glue(roles[-1] if roles else None, role, len(roles))
+        place = (roles[-1] if roles else None, role)
+        glue = self._glues.get(place)
+        if glue is None:
+            glue = self._frame.glue(*place, len(roles))
+            if role not in ("definition", "tool"):
+                self._glues[place] = glue
+        return glue
 
 
 def _share(words: list[str], wanted: int, of: int) -> str:

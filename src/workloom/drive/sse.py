@@ -8,7 +8,6 @@ Tokens are counted by the server's usage, never by events.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -46,13 +45,15 @@ class Answer:
         "_carry",
         "_closed",
         "_on_chunk",
+        "_on_end",
         "_origin",
         "_streams",
         "_whole",
         "chunks",
-        "done",
+        "fault",
         "finish",
         "head",
+        "over",
         "status",
         "stop_after",
         "texts",
@@ -63,10 +64,16 @@ class Answer:
     decoder: ClassVar[msgspec.json.Decoder[Any]]
 
     def __init__(
-        self, done: asyncio.Future[int], on_chunk: Callable[[ChunkRun], None], origin: int, stop_after: int | None
+        self,
+        on_end: Callable[[int, Exception | None], None],
+        on_chunk: Callable[[ChunkRun], None],
+        origin: int,
+        stop_after: int | None,
     ) -> None:
-        self.done = done
-        """Resolves to the reading of the read that ended the answer."""
+        self._on_end = on_end
+        """Hears once the reading of the read that ended the answer, or the fault that did."""
+        self.over = False
+        self.fault: Exception | None = None
         self.status = 0
         self.head = b""
         """The headers, of an answer whose status is no success."""
@@ -94,8 +101,11 @@ class Answer:
     # --- the connection calls these
 
     def feed(self, body: bytes, at_ns: int) -> bool:
-        if not self._streams and not self._begin(body):
-            return False
+        if not self._streams:
+            if body[:6] == b"data: " and self.status < 300 and not self._whole:
+                self._streams = True
+            elif not self._begin(body):
+                return False
         text = self._carry + body if self._carry else body
         if b"\r" in text:
             text = _plain_lines(text)
@@ -131,8 +141,9 @@ class Answer:
         self._resolve(at_ns)
 
     def lost(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        if not self.over:
+            self.over, self.fault = True, error
+            self._on_end(0, error)
 
     # --- what came
 
@@ -159,8 +170,9 @@ class Answer:
     # ---
 
     def _resolve(self, at_ns: int) -> None:
-        if not self.done.done():
-            self.done.set_result(at_ns)
+        if not self.over:
+            self.over = True
+            self._on_end(at_ns, None)
 
     def _begin(self, body: bytes) -> bool:
         """True when the body is a stream of events, which its first byte tells better than its content type."""
@@ -182,7 +194,7 @@ class Answer:
         decode, hear, enough = self.decoder.decode, self._hear, self.stop_after
         for data in events:
             try:
-                event = decode(data[6:]) if data.startswith(b"data: {") else self._other(data)
+                event = decode(data[6:]) if data[:7] == b"data: {" else self._other(data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 event = self._other(data)
             if event is not None:

@@ -135,33 +135,53 @@ class Texts:
         self._period = CODE + vocabulary.rows[0].count(self.join) + 1
         self._places = _places(len(self._words))
         self._base = _base(self.salt)
+        self._last = len(self._words) - 1
+        self._bits = self._last.bit_length()
 
     def code(self, number: int) -> tuple[bytes, int]:
         """The code of a text, as CODE words joined, and the row its filler begins with."""
-        words, size = self._words, len(self._words)
-        key = b"%d %d" % (self.salt, number)
-        drawn = int.from_bytes(blake2b(key, digest_size=16, person=b"workloom.code").digest(), "little")
-        place = self._places[(number & _ORDINAL) % size]
-        code = [words[(self._base + (number >> ORDINAL_BITS) * _STRIDE + place) % size]]
-        for _ in range(CODE - 1):
-            drawn, index = divmod(drawn, size)
-            code.append(words[index])
-        return self.join.join(code), drawn % len(self._rows)
+        code, row = self._code(number)
+        return self.join.join(code), row
+
+    def _code(self, number: int) -> tuple[tuple[bytes, ...], int]:
+        words, last, bits = self._words, self._last, self._bits
+        drawn = _mixed(number ^ _mixed(number >> 64) if number > _MASK else number, self._base)
+        place = self._places[number & _ORDINAL & last]
+        first = self._base + (number >> ORDINAL_BITS) * _STRIDE + place
+        code = (
+            words[first & last],
+            words[drawn & last],
+            words[drawn >> bits & last],
+            words[drawn >> 2 * bits & last],
+            words[drawn >> 3 * bits & last],
+        )
+        return code, (drawn >> 48) % len(self._rows)
 
     def text(self, number: int, tokens: int) -> bytes:
         """The first `tokens` words of a text, joined by single spaces (ids by commas), safe in a JSON string."""
         if tokens <= 0:
             return b""
         join, rows = self.join, self._rows
-        code, start = self.code(number)
+        words, start = self._code(number)
         whole, rest = divmod(tokens, self._period)
+        if rest <= CODE:
+            last = join.join(words[:rest])
+        else:
+            row = rows[(start + whole) % len(rows)].split(join, rest - CODE)
+            last = join.join((*words, *row[: rest - CODE]))
         if not whole:
-            return join.join((code + join + rows[start]).split(join, rest)[:rest])
+            return last
+        code = join.join(words)
         text = code + join + (join + code + join).join(_round(rows, start, whole))
-        if rest:
-            last = (code + join + rows[(start + whole) % len(rows)]).split(join, rest)[:rest]
-            text += join + join.join(last)
-        return text
+        return text + join + last if rest else text
+
+
+def _mixed(number: int, salt: int = 0) -> int:
+    """64 bits that look like chance, of a number below 2^64: SplitMix64 (Steele, Lea and Flood, 2014), one to one."""
+    mixed = (number * 0x9E3779B97F4A7C15 + salt) & _MASK
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
+    return mixed ^ mixed >> 31
 
 
 def _round(rows: tuple[bytes, ...], start: int, count: int) -> tuple[bytes, ...]:

@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from workloom.clock import Clock, Timer, to_ns
-from workloom.drive.backend import Request
+from workloom.clock import Timer, to_ns
+from workloom.drive.backend import Request, UnderWay
 from workloom.drive.ideal import Ideal
 from workloom.errors import BackendError
 from workloom.plan import Instance
 from workloom.plan.start import Opening
 from workloom.prompt import Prompt, Prompts
-from workloom.records import CallRecord, Phase, SessionRecord
+from workloom.records import CallRecord, Outcome, Phase, SessionRecord
 from workloom.session import Call, children, prompt_tokens
 
 if TYPE_CHECKING:
     from workloom.drive.driver import _Drive
 
 
-class Tree:
-    """One live session: which calls wait for what, which are in flight, and what became of the others."""
+class Flight:
+    """A call in flight: its record so far, and who is to hear of it when it is whole."""
 
-    def __init__(self, drive: _Drive, instance: Instance) -> None:
+    __slots__ = ("call", "prompt", "record", "started_ns", "then", "timed_out", "tree", "under_way")
+
+    def __init__(
+        self, tree: Tree, call: Call, prompt: Prompt, record: CallRecord, now_ns: int, then: Callable[[Flight], None]
+    ) -> None:
+        self.tree, self.call, self.prompt, self.record = tree, call, prompt, record
+        self.started_ns = now_ns
+        self.then = then
+        self.timed_out = False
+        self.under_way: UnderWay | None = None
+
+    def time_out(self) -> None:
+        """The total time of the call is over."""
+        self.timed_out = True
+        self.cancel()
+
+    def cancel(self) -> None:
+        if self.under_way is not None:
+            self.under_way.cancel()
+
+    def ended(self, end: Outcome | BaseException) -> None:
+        """The backend is done with it."""
+        self.tree.landed(self, end)
+
+
+class Tree:
+    """One live session: which calls wait for what, which are in flight, and what became of the others.
+
+    `on_end` is called, on a turn of the loop of its own, once it has drained or the run is over.
+    """
+
+    def __init__(self, drive: _Drive, instance: Instance, on_end: Callable[[], None] | None = None) -> None:
         self.drive, self.instance = drive, instance
         session = instance.session
         self.due_ns = self.start_ns = drive.clock.now()
@@ -48,9 +80,9 @@ class Tree:
         self.censored = False
         self.closed = False
         self.planned = prompt_tokens(session)
-        self.tasks: dict[asyncio.Task[None], None] = {}
+        self.flights: dict[Flight, None] = {}
         self.timers: dict[str, tuple[int, Timer]] = {}
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_end = on_end
 
     # -- how it begins
 
@@ -87,10 +119,18 @@ class Tree:
     async def warm(self, call: Call, *, advance: bool) -> bool:
         """Send a call of one output token in the warm-up; False when it failed. `advance`: it is over then."""
         prompt = self.prompts.made.get(call.id) or self.prompts.make(call)
-        now_ns = self.drive.clock.now()
-        record = await self._send(call, prompt, now_ns, "warmup")
+        done: asyncio.Future[Flight] = asyncio.get_running_loop().create_future()
+        flight = self._send(call, prompt, self.drive.clock.now(), "warmup", done.set_result)
+        cancelled = False
+        while not done.done():
+            try:
+                await asyncio.wait((done,))
+            except asyncio.CancelledError:
+                cancelled = True
+                flight.cancel()
+        record = flight.record
         self.drive.sink.call(record)
-        if record.status == "censored":
+        if cancelled or record.status == "censored":
             raise asyncio.CancelledError
         if record.status != "ok":
             self.fault = (record.error or record.status).partition("\n")[0]
@@ -155,36 +195,25 @@ class Tree:
             return
         drive.due_in_window += drive.in_window(due_ns)
         drive.idle.launched()
-        task = asyncio.create_task(self._call(call, due_ns), name=f"{self.instance.k}/{call.id}")
-        self.tasks[task] = None
-        task.add_done_callback(self._landed)
-
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        del self.tasks[task]
-        fault = None if task.cancelled() else task.exception()
-        if fault is not None:
-            self.drive.fail(fault)
-        self.drive.idle.landed(self)
-        self._maybe_end()
+        try:
+            self._send(call, self.prompts.make(call), due_ns, "run", self._settled)
+        except Exception as fault:
+            drive.fail(fault)
 
     def _maybe_end(self) -> None:
-        if not self.tasks and (self.left == 0 or (self.censored and not self.timers)):
+        if not self.flights and (self.left == 0 or (self.censored and not self.timers)):
             self.settle("ok")
 
-    async def _call(self, call: Call, due_ns: int) -> None:
-        drive = self.drive
-        prompt = self.prompts.make(call)
-        try:
-            record = await self._send(call, prompt, due_ns, "run")
-        finally:
-            drive.due_in_window -= drive.in_window(due_ns)
-        self._settled(call, prompt, record)
-        drive.ended(record)
-        drive._maybe_halt()
+    def cancel(self) -> None:
+        """Give up what is in flight."""
+        for flight in list(self.flights):
+            flight.cancel()
 
-    async def _send(self, call: Call, prompt: Prompt, due_ns: int, phase: Phase) -> CallRecord:
-        """Hand a call to the backend; its record, whatever became of it."""
-        drive, clock, progress = self.drive, self.drive.clock, self.drive.progress
+    def _send(
+        self, call: Call, prompt: Prompt, due_ns: int, phase: Phase, then: Callable[[Flight], None]
+    ) -> Flight:
+        """Hand a call to the backend; `then` hears when its record is whole, whatever became of it."""
+        drive = self.drive
         served = self._served(call)
         wanted = 1 if phase == "warmup" else call.output_tokens
         record = CallRecord(
@@ -217,39 +246,60 @@ class Tree:
             repeated=phase == "run" and drive.options.history == "live",
             recorded_s=_recorded_s(call),
         )
-        progress.calls_live += 1
-        started_ns = clock.now()
-        deadline = _Deadline(clock, drive.timeout_ns)
+        now_ns = drive.clock.now()
+        flight = Flight(self, call, prompt, record, now_ns, then)
+        self.flights[flight] = None
+        drive.progress.calls_live += 1
+        drive.deadlines.begin(flight, now_ns)
+        flight.under_way = drive.begin(request, record.chunks.append, flight.ended)
+        return flight
+
+    def landed(self, flight: Flight, end: Outcome | BaseException) -> None:
+        """The backend is done with a call."""
+        drive = self.drive
+        drive.deadlines.end(flight)
+        drive.progress.calls_live -= 1
         try:
-            outcome = await drive.backend.call(request, record.chunks.append)
-        except BackendError as fault:
-            record.status, record.error_kind, record.error = "error", fault.kind, str(fault)
-            if fault.kind == "timeout":
+            self._record(flight, end)
+            self._stamp(flight.record)
+            flight.then(flight)
+        except Exception as fault:
+            drive.fail(fault)
+        del self.flights[flight]
+        flight.under_way = None
+        if flight.record.phase == "run":
+            drive.idle.landed(self)
+            self._maybe_end()
+        drive.landed()
+
+    def _record(self, flight: Flight, end: Outcome | BaseException) -> None:
+        """What the backend says of the end of a call."""
+        record = flight.record
+        if isinstance(end, Outcome):
+            record.sent_ns, record.done_ns = end.sent_ns, end.done_ns
+            if end.sent_prompt_tokens is not None:
+                record.sent_prompt_tokens = end.sent_prompt_tokens
+            record.asked_output_tokens = end.asked_output_tokens
+            record.prompt_tokens, record.cached_tokens = end.prompt_tokens, end.cached_tokens
+            record.output_tokens, record.reasoning_tokens = end.output_tokens, end.reasoning_tokens
+            record.finish, record.target = end.finish, end.target
+            record.served_model = end.served_model or record.served_model
+            record.connection_reused, record.resent = end.connection_reused, end.resent
+            record.retries = end.retries
+            record.bytes_sent, record.bytes_received = end.bytes_sent, end.bytes_received
+            flight.prompt.answer_text = end.answer
+        elif isinstance(end, BackendError):
+            record.status, record.error_kind, record.error = "error", end.kind, str(end)
+            if end.kind == "timeout":
                 record.status, record.error_kind = "timeout", None
-            record.sent_ns, record.http_status, record.retries = fault.sent_ns, fault.status, fault.retries
-        except asyncio.CancelledError:
-            record.status = "timeout" if deadline.passed else "censored"
-            record.sent_ns = started_ns
-            if not deadline.passed:
+            record.sent_ns, record.http_status, record.retries = end.sent_ns, end.status, end.retries
+        elif isinstance(end, asyncio.CancelledError):
+            record.status = "timeout" if flight.timed_out else "censored"
+            record.sent_ns = flight.started_ns
+            if not flight.timed_out:
                 self.censored = True
         else:
-            record.sent_ns, record.done_ns = outcome.sent_ns, outcome.done_ns
-            if outcome.sent_prompt_tokens is not None:
-                record.sent_prompt_tokens = outcome.sent_prompt_tokens
-            record.asked_output_tokens = outcome.asked_output_tokens
-            record.prompt_tokens, record.cached_tokens = outcome.prompt_tokens, outcome.cached_tokens
-            record.output_tokens, record.reasoning_tokens = outcome.output_tokens, outcome.reasoning_tokens
-            record.finish, record.target = outcome.finish, outcome.target
-            record.served_model = outcome.served_model or served
-            record.connection_reused, record.resent = outcome.connection_reused, outcome.resent
-            record.retries = outcome.retries
-            record.bytes_sent, record.bytes_received = outcome.bytes_sent, outcome.bytes_received
-            prompt.answer_text = outcome.answer
-        finally:
-            deadline.cancel()
-            progress.calls_live -= 1
-        self._stamp(record)
-        return record
+            raise end
 
     def _served(self, call: Call) -> str:
         """The model that ideal hits of the call are kept by."""
@@ -268,9 +318,11 @@ class Tree:
         if record.output_tokens is None and chunks:
             record.output_tokens = sum(run.count * run.tokens_each for run in chunks)
 
-    def _settled(self, call: Call, prompt: Prompt, record: CallRecord) -> None:
+    def _settled(self, flight: Flight) -> None:
         """A call that was started has ended: write its row, release or cancel what waited for it."""
         drive, progress = self.drive, self.drive.progress
+        call, prompt, record = flight.call, flight.prompt, flight.record
+        drive.due_in_window -= drive.in_window(record.due_ns)
         drive.sink.call(record)
         self.left -= 1
         if record.status == "ok":
@@ -297,6 +349,8 @@ class Tree:
                 self._release(call, record.done_ns)
             else:
                 self._cancel_dependants(call, record)
+        drive.ended(record)
+        drive.maybe_halt()
 
     def _release(self, call: Call, done_ns: int) -> None:
         waits, progress = self.drive.waits, self.drive.progress
@@ -377,8 +431,8 @@ class Tree:
         drive.progress.sessions_live -= 1
         drive.progress.sessions_done += 1
         drive.idle.left()
-        if not self.ended.done():
-            self.ended.set_result(None)
+        if self.on_end is not None:
+            asyncio.get_running_loop().call_soon(self.on_end)
 
 
 def _recorded_s(call: Call) -> float | None:
@@ -387,21 +441,3 @@ def _recorded_s(call: Call) -> float | None:
     if recorded is None or recorded.start_s is None or recorded.end_s is None:
         return None
     return recorded.end_s - recorded.start_s if recorded.end_s > recorded.start_s else None
-
-
-class _Deadline:
-    """Cancels the task that made it when the total time of a call is over."""
-
-    def __init__(self, clock: Clock, timeout_ns: int | None) -> None:
-        self.passed = False
-        self._task = asyncio.current_task()
-        self._timer = None if timeout_ns is None else clock.call_at(clock.now() + timeout_ns, self._pass)
-
-    def _pass(self) -> None:
-        assert self._task is not None
-        self.passed = True
-        self._task.cancel()
-
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()

@@ -161,13 +161,13 @@ def _live(
         )
         scraper.start()
     began = scraper.begin if scraper is not None else lambda origin_ns: None
+    mark = scraper.mark if scraper is not None else None
     try:
         if target.workers > 1:
             from workloom.execute.workers import run_workers
 
-            mark = scraper.mark if scraper is not None else lambda: None
-            return run_workers(plan, target, path, options, progress, lambda start, end: mark(), began)
-        return clock.run_real(lambda time: _alone(plan, target, path, time, writer, options, progress, began))
+            return run_workers(plan, target, path, options, progress, mark, began)
+        return clock.run_real(lambda time: _alone(plan, target, path, time, writer, options, progress, mark, began))
     finally:
         if scraper is not None:
             notes += scraper.stop().notes()
@@ -181,17 +181,24 @@ async def _alone(
     writer: RunWriter,
     options: Options,
     progress: Progress,
+    mark: Callable[[], None] | None,
     began: Callable[[int], None],
 ) -> tuple[End, list[WorkerCost]]:
-    from workloom.execute.live import two_stage_interrupt, work
+    from workloom.execute.live import quiet_s, two_stage_interrupt, work
 
     control = Control()
 
     def ready() -> None:
         began(time.raw())
 
+    async def gate() -> int:
+        if mark is not None:
+            mark()
+        return time.now() + clock.to_ns(quiet_s(plan, mark is not None))
+
     with two_stage_interrupt(control, progress):
-        end, cost = await work(plan, target, path, time, writer, options, progress, control, Share(), ready=ready)
+        share = Share(gate=gate) if plan.recipe.warms_up else Share()
+        end, cost = await work(plan, target, path, time, writer, options, progress, control, share, ready=ready)
         return end, [cost]
 
 

@@ -33,7 +33,6 @@ async def work(
     share: Share,
     *,
     ready: Callable[[], int | None] = lambda: None,
-    opened: Callable[[int, int | None], None] = lambda start_ns, end_ns: None,
 ) -> tuple[End, WorkerCost]:
     """Carry out a share of a plan. `ready` says when the run's time begins (by the raw counter; None: now)."""
     from workloom.drive.http import HttpBackend
@@ -62,7 +61,6 @@ async def work(
         if not told:
             time.call_at(start_ns, meter.restart)
         told = True
-        opened(start_ns, end_ns)
 
     served = target.http.served if target.http.models else None
     try:
@@ -80,6 +78,17 @@ async def work(
         backend.close()
         if trace is not None:
             trace.close()
+
+
+SCRAPE_S = 0.3
+"""Of quiet between a warm-up and its window, at the least: the servers are asked for their figures in it, so that what
+the warm-up did is not in the window's growth."""
+
+
+def quiet_s(plan: Plan, scraped: bool) -> float:
+    """Seconds between the warm-up and the window."""
+    warmup = plan.recipe.warmup
+    return max(warmup.pause_s, SCRAPE_S) if scraped and plan.recipe.warms_up else warmup.pause_s
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from workloom.clock import NS, RealClock, to_ns
 from workloom.drive.cost import WorkerCost
 from workloom.drive.driver import Control, End, Options, Progress, Share
 from workloom.errors import UsageError, WorkloomError
-from workloom.execute.live import work
+from workloom.execute.live import quiet_s, work
 from workloom.execute.target import Live
 from workloom.plan import Closed, Plan
 from workloom.store.writer import Log
@@ -55,11 +55,14 @@ def run_workers(
     path: Path,
     options: Options,
     progress: Progress,
-    opened: Callable[[int, int | None], None],
+    mark: Callable[[], None] | None,
     began: Callable[[int], None],
 ) -> tuple[End, list[WorkerCost]]:
-    """Carry out a plan with `target.workers` processes; what they ended with, as one."""
-    return _Parent(plan, target, path, options, progress, opened, began).run()
+    """Carry out a plan with `target.workers` processes; what they ended with, as one.
+
+    `mark` asks the servers for their figures, `began` is told the run's zero by the raw counter.
+    """
+    return _Parent(plan, target, path, options, progress, mark, began).run()
 
 
 def check(plan: Plan, workers: int) -> None:
@@ -85,10 +88,10 @@ class _Parent:
         path: Path,
         options: Options,
         progress: Progress,
-        opened: Callable[[int, int | None], None],
+        mark: Callable[[], None] | None,
         began: Callable[[int], None],
     ) -> None:
-        self.plan, self.progress, self.opened, self.began = plan, progress, opened, began
+        self.plan, self.progress, self.mark, self.began = plan, progress, mark, began
         context = multiprocessing.get_context("fork")
         self.pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
@@ -145,10 +148,10 @@ class _Parent:
                 self.began(self.origin_ns)
                 self._tell("go", self.origin_ns)
             else:
-                start = now - self.origin_ns + LEAD_NS + to_ns(self.plan.recipe.warmup.pause_s)
+                if self.mark is not None:
+                    self.mark()
+                start = now - self.origin_ns + LEAD_NS + to_ns(quiet_s(self.plan, self.mark is not None))
                 self._tell("open", start)
-        elif kind == "opened" and worker == 0:
-            self.opened(*what)
         elif kind == "progress":
             self.told[worker] = what
             self._sum()
@@ -264,7 +267,6 @@ class _Worker:
                 self.control,
                 share,
                 ready=lambda: origin_ns,
-                opened=lambda start_ns, end_ns: self.pipe.send(("opened", (start_ns, end_ns))),
             )
         finally:
             loop.remove_reader(self.pipe.fileno())

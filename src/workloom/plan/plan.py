@@ -88,6 +88,11 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     version: int = 1
 
     @property
+    def warms_up(self) -> bool:
+        """Calls are sent before the window opens, and are not measured."""
+        return self.start is not None or self.warmup.calls_per_slot > 0
+
+    @property
     def hash(self) -> str:
         """Equal for two recipes that ask for the same calls, wherever the trace lies."""
         bare = msgspec.to_builtins(replace(self, trace=TraceRef((), content_hash=self.trace.content_hash)))

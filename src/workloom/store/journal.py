@@ -1,9 +1,11 @@
 """The journal of a run that is going: appended from the run's thread, written and synced by one of its own.
 
-    file     MAGIC frame frame frame ...
-    frame    length, CRC-32 | kind, instance, ordinal | body (msgpack, `length` bytes)
+    file     MAGIC batch batch batch ...
+    batch    bytes, CRC-32 | frame frame frame ...         what was appended between two writes
+    frame    length, kind, instance, ordinal | body (msgpack, `length` bytes)
 
-The CRC covers all behind it, so a tail that was torn by a kill is seen and dropped; what stands before it is whole.
+The CRC covers all frames of its batch, so one that was torn by a kill is seen and dropped; what stands before it is
+whole. A batch is synced as a whole or not at all, so no more is lost than was not safe yet.
 The key (kind, instance, ordinal) stands outside the body: rows can be put in order without decoding one.
 """
 
@@ -21,10 +23,9 @@ from zlib import crc32
 from workloom.clock import host
 from workloom.errors import StoreError
 
-MAGIC = b"wljrnl01"
-_SIZE = Struct("<II")
-_KEY = Struct("<Bqq")
-_HEAD_BYTES = _SIZE.size + _KEY.size
+MAGIC = b"wljrnl02"
+_BATCH = Struct("<II")
+_FRAME = Struct("<IBqq")
 
 SYNC_EVERY_S = 0.25
 """Host seconds between two writes of the thread; with the write itself this stays under half a second."""
@@ -46,12 +47,15 @@ class Journal:
         self.stalled_s = 0.0
         """Host seconds that callers waited because the disk could not keep up."""
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._waiting: list[bytes] = [MAGIC]
-        self._waiting_bytes = len(MAGIC)
+        _write_all(self._fd, MAGIC)
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._asked = 0
         self._synced = 0
         self._closing = False
         self._error: OSError | None = None
+        self._lock = threading.Lock()
+        """Of what waits: held for a moment."""
         self._state = threading.Condition()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="workloom-journal", daemon=True)
@@ -61,9 +65,8 @@ class Journal:
         """Take a frame; returns before it is on disk."""
         if self._error is not None or self._closing:
             raise self._fault()
-        key = _KEY.pack(kind, instance, ordinal)
-        frame = b"".join((_SIZE.pack(len(body), crc32(body, crc32(key))), key, body))
-        with self._state:
+        frame = _FRAME.pack(len(body), kind, instance, ordinal) + body
+        with self._lock:
             self._waiting.append(frame)
             self._waiting_bytes += len(frame)
         if self._waiting_bytes > WAKE_BYTES:
@@ -107,11 +110,14 @@ class Journal:
             self._wake.clear()
             closing = self._closing
             with self._state:
-                asked, frames = self._asked, self._waiting
+                asked = self._asked
+            with self._lock:
+                frames = self._waiting
                 self._waiting, self._waiting_bytes = [], 0
             try:
                 if frames:
-                    _write_all(self._fd, b"".join(frames))
+                    batch = b"".join(frames)
+                    _write_all(self._fd, _BATCH.pack(len(batch), crc32(batch)) + batch)
                     os.fsync(self._fd)
             except OSError as error:
                 self._error = error
@@ -163,19 +169,23 @@ class JournalReader:
             raise StoreError("this is no journal of a run", where=str(path), expected=MAGIC, found=data[: len(MAGIC)])
         at = len(MAGIC) if size >= len(MAGIC) else 0
         instances, ordinals, offsets, lengths = self._columns
-        while at + _HEAD_BYTES <= size:
-            length, crc = _SIZE.unpack_from(data, at)
-            body = at + _HEAD_BYTES
-            if body + length > size or crc32(data[at + _SIZE.size : body + length]) != crc:
+        while at + _BATCH.size <= size:
+            bytes_, crc = _BATCH.unpack_from(data, at)
+            begin = at + _BATCH.size
+            end = begin + bytes_
+            if not bytes_ or end > size or crc32(data[begin:end]) != crc:
                 break
-            kind, instance, ordinal = _KEY.unpack_from(data, at + _SIZE.size)
-            self._kinds.append(kind)
-            self._files.append(file)
-            instances.append(instance)
-            ordinals.append(ordinal)
-            offsets.append(body)
-            lengths.append(length)
-            at = body + length
+            at = begin
+            while at < end:
+                length, kind, instance, ordinal = _FRAME.unpack_from(data, at)
+                at += _FRAME.size
+                self._kinds.append(kind)
+                self._files.append(file)
+                instances.append(instance)
+                ordinals.append(ordinal)
+                offsets.append(at)
+                lengths.append(length)
+                at += length
         return size - at
 
     def bodies(self, kind: int) -> Iterator[bytes]:

@@ -39,6 +39,7 @@ class Log:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._append = journal.append
         self._encode = msgspec.msgpack.Encoder().encode
 
     @classmethod
@@ -55,15 +56,15 @@ class Log:
         """Append a call."""
         if record.error is not None:
             record = structs.replace(record, error=redact_text(record.error))
-        self._journal.append(TAGS[CallRecord], record.instance, record.ordinal, self._encode(record))
+        self._append(TAGS[CallRecord], record.instance, record.ordinal, self._encode(record))
 
     def session(self, record: SessionRecord) -> None:
         """Append a session."""
-        self._journal.append(TAGS[SessionRecord], record.instance, 0, self._encode(record))
+        self._append(TAGS[SessionRecord], record.instance, 0, self._encode(record))
 
     def server(self, sample: ServerSample) -> None:
         """Append a figure of the server."""
-        self._journal.append(TAGS[ServerSample], 0, 0, self._encode(sample))
+        self._append(TAGS[ServerSample], 0, 0, self._encode(sample))
 
     def sync(self) -> None:
         """Return when all that was appended is on disk."""

@@ -34,7 +34,7 @@ def rows(result: Aggregate) -> tuple[list[tuple[str, str]], Rows]:
         ("  ideal, by the rows", _rate(own.ideal_cache_hit_rate, "tokens")),
         ("hit rate", _rate(cache.overall_cache_hit_rate, f"server metrics, {r.server_metrics.adapter}")),
         ("  by the answers", _rate(own.reported_cache_hit_rate, "usage")),
-        ("the tool itself", own.tool.verdict or "; ".join(own.tool.reasons)),
+        ("the tool itself", ": ".join(filter(None, [own.tool.verdict, "; ".join(own.tool.reasons)])) or "-"),
         *_stamp(own.validity),
     ]
     latency = found.latency

@@ -32,8 +32,9 @@ def theoretical(run: Run, calls: Columns, mine: Bools) -> tuple[float | None, st
     records         the trace is not there (any more): `ideal_cached_tokens` / `ideal_prompt_tokens` of the rows, by
                     token; answers that histories repeat count as held, so it may be a little higher
 
-    Sessions are taken in the trace's order of calls, each by itself and as often as it was played: AIPerf counts the
-    same for each request and sums over those that ended well.
+    Calls are taken in the trace's order, and count as often as they were played: AIPerf counts the same for each
+    request and sums over those that ended well. A play before does not count, though it leaves its scaffold in the
+    cache (isolation `play`); what a trace declares for all its sessions does, whatever the isolation.
     """
     by_trace = _by_trace(run, calls, mine)
     if by_trace is not None:
