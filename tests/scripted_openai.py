@@ -172,8 +172,8 @@ class Scripted:
         elif path == "/metrics" and self.knobs.metrics:
             tokens = sum(asked.prompt_tokens for asked in self.asked)
             hits = sum(asked.cached_tokens for asked in self.asked)
-            rows = ("num_requests_running", self.live), ("prompt_tokens_total", tokens)
-            rows += ("prefix_cache_queries_total", tokens), ("prefix_cache_hits_total", hits)
+            rows = [("num_requests_running", self.live), ("prompt_tokens_total", tokens)]
+            rows += [("prefix_cache_queries_total", tokens), ("prefix_cache_hits_total", hits)]
             await _whole(writer, "200 OK", "".join(f'vllm:{name}{{model_name="m"}} {n}\n' for name, n in rows))
         elif path == "/reset_prefix_cache" and self.knobs.resets:
             self._cache.clear()
@@ -185,7 +185,8 @@ class Scripted:
         knobs, body = self.knobs, asked.body
         if asked.number < len(knobs.refusals):
             status, more = knobs.refusals[asked.number]
-            await _whole(writer, f"{status} No", '{"error":{"message":"not now"}}', more)
+            message = f"not with {asked.headers.get('authorization', 'no key')}"  # as some do
+            await _whole(writer, f"{status} No", json.dumps({"error": {"message": message}}), more)
             return
         if knobs.fails(asked.number):
             await _whole(writer, "500 Internal Server Error", '{"error":{"message":"out of luck"}}')
@@ -230,9 +231,7 @@ class Scripted:
 
 def prompt_texts(body: dict[str, Any]) -> list[str]:
     """What a body says, in the order a template puts it: tools, system, messages; one text for each message."""
-    texts = []
-    for tool in body.get("tools", []):
-        texts.append(tool.get("function", tool)["description"])
+    texts = [tool.get("function", tool)["description"] for tool in body.get("tools", [])]
     if isinstance(body.get("system"), str):
         texts.append(body["system"])
     if "prompt" in body:
@@ -246,7 +245,9 @@ def prompt_texts(body: dict[str, Any]) -> list[str]:
 
 
 async def _whole(writer: asyncio.StreamWriter, status: str, body: str, more: str = "") -> None:
-    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body.encode())}\r\n{more + chr(13) + chr(10) if more else ''}\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Length: {len(body.encode())}\r\n{more + chr(13) + chr(10) if more else ''}\r\n"
+    )
     writer.write(head.encode() + body.encode())
     await writer.drain()
 

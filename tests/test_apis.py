@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from itertools import pairwise
 from typing import Any, get_args
@@ -439,17 +438,15 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 def heard(api: str, parts: list[bytes]) -> tuple[Any, ...]:
     """What an answer makes of a body that comes in these parts."""
 
-    async def main() -> tuple[Any, ...]:
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        chunks: list[ChunkRun] = []
-        answer: Answer = APIS[api].answers(done, chunks.append, 0, None)
-        answer.status = 200
-        for i, part in enumerate(parts):
-            answer.feed(part, i)
-        answer.end(len(parts))
-        return answer.text(), answer.finish, answer.counts(), sum(run.count for run in chunks), done.result() > 0
-
-    return asyncio.run(main())
+    chunks: list[ChunkRun] = []
+    ended: list[tuple[int, Exception | None]] = []
+    answer: Answer = APIS[api].answers(lambda at_ns, fault: ended.append((at_ns, fault)), chunks.append, 0)
+    answer.status = 200
+    for i, part in enumerate(parts):
+        answer.feed(part, i)
+    answer.end(len(parts))
+    assert ended == [(len(parts), None)]
+    return answer.text(), answer.finish, answer.counts(), sum(run.count for run in chunks)
 
 
 @settings(max_examples=150, deadline=None)

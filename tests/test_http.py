@@ -40,6 +40,7 @@ from workloom.clock import RealClock
 from workloom.drive import http1, preflight, sse
 from workloom.drive.events import OpenAIAnswer
 from workloom.drive.http1 import Connection, Endpoint
+from workloom.drive.sse import NEVER
 from workloom.errors import BackendError, UsageError
 from workloom.records import ChunkRun
 
@@ -525,19 +526,18 @@ def reads(parts: list[bytes], stop_after: int | None = None, closed: bool = Fals
         now = [0]
         connection = Connection(lambda: now[0], parked.append)
         connection.connection_made(Wire())  # type: ignore[arg-type]
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        answer = OpenAIAnswer(done, chunks.append, 0, stop_after)
+        answer = OpenAIAnswer(lambda at_ns, fault: None, chunks.append, 0, NEVER if stop_after is None else stop_after)
         connection.send([], answer)
         for part in parts:
             now[0] += 1
-            if not done.done():
+            if not answer.over:
                 connection.data_received(part)
         if closed:
             connection.connection_lost(None)
         seen = {"count": sum(run.count for run in chunks), "text": answer.text(), "finish": answer.finish}
         seen |= {"usage": answer.usage, "parked": len(parked), "error": None}
-        assert done.done()
-        error = done.exception()
+        assert answer.over
+        error = answer.fault
         if error is not None:
             assert isinstance(error, BackendError), repr(error)
             seen |= {"error": error.kind}

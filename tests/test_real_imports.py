@@ -48,5 +48,6 @@ def test_what_is_imported_runs_at_once(tmp_path: Path, source: str) -> None:
     report = json.loads(workloom("import", DATA / source, "-o", out, "--json"))
     assert (report["format"], report["calls"], report["skipped"]) == (format, calls, [])
     engine = ("--engine", "llama-3.1-70b-h200x4", "--max-model-len", "2000000", "--kv-tokens", "inf")
-    ran = json.loads(workloom("run", out, *engine, "--concurrency", "8", "-o", tmp_path / "run", "--json"))
+    workloom("run", out, *engine, "--concurrency", "8", "-o", tmp_path / "run")
+    ran = json.loads(workloom("show", tmp_path / "run", "--whole", "--json"))
     assert (ran["calls"]["recorded"], ran["calls"]["ok"]) == (calls, calls)

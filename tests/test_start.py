@@ -100,3 +100,13 @@ def test_what_is_over_is_closed_under_what_it_waited_for(session: Session, by: s
             assert each.inherit.call in opening.prefill
     assert set(opening.rest_s) == {c.id for c in rest}
     assert all(left >= 0 for left in opening.rest_s.values())
+
+
+def test_a_capped_wait_keeps_the_share_of_it_that_is_left() -> None:
+    """c waits 50 s behind b, which ended at 40; capped at 10 s, at the instant 65 half of it is left."""
+    opening = open_session(CHAIN, Start(by="clock"), 0.65, 10.0)
+    assert opening.rest_s == {"c": 5.0}
+    assert opening.skipped_s == 20.0
+    opening = open_session(CHAIN, Start(by="index"), 0.5, 8.0)
+    assert opening.rest_s == {"b": 4.0, "c": 0.0}
+    assert opening.skipped_s == 6.0

@@ -202,6 +202,7 @@ def abandon(path: Path, calls: list[CallRecord]) -> None:
     writer = RunWriter.create(path, manifest(), b"{}")
     for record in calls:
         writer.call(record)
+        writer.sync()
     writer._journal.close()
     os.close(writer._lock)
 
@@ -270,7 +271,7 @@ def test_a_torn_tail_is_dropped_and_counted_wherever_it_was_torn(tmp_path: Path)
         calls, dropped = torn(tmp_path, data[:size])
         assert calls == sum(end <= size for end in ends[2:]) and dropped == size - max(e for e in ends if e <= size)
     broken = bytearray(data)
-    broken[ends[3] + 40] ^= 1
+    broken[ends[3] + 40] ^= 1  # each was synced by itself, so each is a batch
     assert torn(tmp_path, bytes(broken)) == (2, ends[4] - ends[3])
     assert torn(tmp_path, data + bytes(64)) == (3, 64)
     (tmp_path / "whole" / "journal").write_bytes(data[:-5])

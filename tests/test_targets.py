@@ -7,6 +7,7 @@ import json
 import shutil
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from misbehaving import (
     talk,
 )
 
-from workloom.clock import RealClock
+from workloom.clock import RealClock, Timer
 from workloom.drive.debug import DebugTrace, Exchange
 from workloom.drive.http1 import Endpoint
 from workloom.drive.targets import HttpOptions
@@ -119,8 +120,9 @@ class Skipping(RealClock):
         super().__init__()
         self.waits_s: list[float] = []
 
-    async def sleep_until(self, at_ns: int) -> None:
+    def call_at(self, at_ns: int, callback: Callable[..., None], *args: object) -> Timer:
         self.waits_s.append(round((at_ns - self.now()) / 1e9, 2))
+        return super().call_at(self.now(), callback, *args)
 
 
 def persist(*scripts: list[bytes | str], retries: int) -> tuple[Any, list[float], list[ChunkRun], int]:
@@ -456,4 +458,4 @@ def test_the_debug_trace_holds_all_that_was_said(tmp_path: Path) -> None:
 def test_without_a_debug_trace_nothing_is_kept() -> None:
     kept: list[Exchange] = []
     assert talk([GOOD], debug=kept.append).outcome.answer == "a b c" and len(kept) == 1
-    assert talk([stream(*said("x"), event({}, "stop"), DONE)]).backend._debug is None
+    assert talk([stream(*said("x"), event({}, "stop"), DONE)]).backend.debug is None

@@ -119,8 +119,8 @@ def test_texts_are_the_same_in_every_process_and_version() -> None:
 
 
 PINNED = (
-    b"games bone tall milk choice we null the parents in a bitten "
-    b"games bone tall milk choice they patient our union before the hum"
+    b"games thought butter bill wider then a basket into the permanent price "
+    b"games thought butter bill wider the things of the hang and coffee"
 )
 
 

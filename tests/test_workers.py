@@ -164,8 +164,9 @@ def test_the_load_is_as_asked_while_it_is_so_in_every_worker() -> None:
     def end(window: float, loaded: float, reason: str = "sessions") -> End:
         return End(0, round(window * S) + 1, round(loaded * S), 3, reason)  # type: ignore[arg-type]
 
-    both = merged([end(5, 5), end(7, 7)])
+    both = merged([end(5, 5), end(7, 7)], True)
     assert (both.window_end_ns, both.loaded_until_ns, both.sessions) == (5 * S + 1, 5 * S, 6)
-    assert merged([end(9, 3), end(12, 2)]).window_end_ns == 12 * S + 1, "no slot was used again in either"
-    assert merged([end(9, 3), end(4, 4)]).window_end_ns == 4 * S + 1
-    assert merged([end(9, 9, "duration"), end(9, 9, "hopeless")]).reason == "hopeless"
+    assert merged([end(9, 3), end(12, 2)], True).window_end_ns == 12 * S + 1, "no slot was used again in either"
+    assert merged([end(9, 3), end(4, 4)], True).window_end_ns == 4 * S + 1
+    assert merged([end(9, 9, "duration"), end(9, 9, "hopeless")], True).reason == "hopeless"
+    assert merged([end(5, 5), end(7, 7)], False).window_end_ns == 7 * S + 1, "arrivals: until the last of them all"

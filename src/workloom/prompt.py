@@ -63,11 +63,11 @@ class Prompt:
     """
 
     __slots__ = (
+        "_key",
         "answer_number",
         "answer_text",
         "answer_text_tokens",
         "answer_tokens",
-        "_key",
         "base",
         "base_tokens",
         "counted_tokens",

@@ -21,10 +21,11 @@ OPENING = 3
 """Tokens that open the answer, at the end of a prompt."""
 
 
-def counts_are_exact(ran: Ran, endpoint: str, turns: int, output: int) -> None:
+def counts_are_exact(ran: Ran, endpoint: str, turns: int, output: int, *, whole: bool = True) -> None:
     """Every answer as long as planned, and the prompt what was sent and the template, by the server's count.
 
-    Turn t is a system and a user message, and t times an answer and what came back to it.
+    Turn t is a system and a user message, and t times an answer and what came back to it. Not `whole`: tokens of an
+    answer may have had no text (an end that was drawn and ignored), and are not in the next prompt.
     """
     assert ran.calls and {call.status for call in ran.calls} == {"ok"}
     assert {call.output_tokens for call in ran.calls} == {output}
@@ -32,7 +33,8 @@ def counts_are_exact(ran: Ran, endpoint: str, turns: int, output: int) -> None:
         assert len(calls) == turns
         for turn, call in enumerate(calls):
             beyond = 0 if endpoint == "completions" else TEMPLATE * (2 + 2 * turn) + OPENING
-            assert (call.prompt_tokens or 0) - call.sent_prompt_tokens == beyond
+            found = (call.prompt_tokens or 0) - call.sent_prompt_tokens
+            assert found == beyond or (not whole and turn > 0 and 0 < beyond - found < 5)
 
 
 def hits_its_own_past_only(ran: Ran, endpoint: str, block: int, *, answers: bool = True) -> None:

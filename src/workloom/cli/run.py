@@ -184,6 +184,7 @@ def _own_options(
         "--seed": (plan.recipe.seed, preset.seed),
         "--endpoint": (server.endpoint, preset.endpoint),
         "--output": (server.output, preset.output),
+        "--retries": (server.retries, preset.retries),
         "--history": (text.history, preset.history),
     }
     return {name for name, (given, own) in pairs.items() if given == own}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from workloom.cli.options import Count
+from workloom.cli.options import Count, Whole
 from workloom.errors import UsageError, nearest
 
 if TYPE_CHECKING:

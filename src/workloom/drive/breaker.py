@@ -32,8 +32,8 @@ class Breaker:
 
     def trips(self, record: CallRecord) -> str | None:
         """Count a call; why the run should end now, if it should."""
-        if record.status not in ("ok", "error", "timeout"):
-            return None
+        if record.status not in ("ok", "error", "timeout") or record.error_kind == "context_overflow":
+            return None  # a call that is too long says nothing about the server
         if len(self._last) == LAST_CALLS:
             self._failed -= self._last[0]
         failed = record.status != "ok"

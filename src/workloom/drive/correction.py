@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from workloom.drive.frame import Role
 from workloom.drive.trail import Rendered, Trail, kept
@@ -43,17 +44,13 @@ class _Seen:
         self.median = 0.0
 
     def add(self, words: int, extra: int) -> None:
-        if len(self.turns) == WINDOW:
-            self._count(*self.turns.popleft(), -1)
+        gone_words, gone_extra = self.turns.popleft() if len(self.turns) == WINDOW else (0, 0)
         self.turns.append((words, extra))
-        self._count(words, extra, 1)
-
-    def _count(self, words: int, extra: int, sign: int) -> None:
-        self.words += sign * words
-        self.extra += sign * extra
-        self.words_words += sign * words * words
-        self.extra_extra += sign * extra * extra
-        self.words_extra += sign * words * extra
+        self.words += words - gone_words
+        self.extra += extra - gone_extra
+        self.words_words += words * words - gone_words * gone_words
+        self.extra_extra += extra * extra - gone_extra * gone_extra
+        self.words_extra += words * extra - gone_words * gone_extra
 
 
 class Costs:
@@ -117,7 +114,7 @@ def _median(values: list[float]) -> float:
     return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
 
 
-class Turn(NamedTuple):
+class Turn(Struct):
     """What a prompt adds to another, and in how many tokens each of its pieces is to be said."""
 
     origin: Prompt | None
@@ -137,7 +134,7 @@ class Correction:
         self.costs = Costs()
 
     def turn(
-        self, prompt: Prompt, trail: Trail, tokens: int, words: int, pieces: list[Piece], roles: list[Role]
+        self, prompt: Prompt, trail: Trail, tokens: int, words: int, pieces: Sequence[Piece], roles: list[Role]
     ) -> Turn:
         """How long the pieces of a prompt are to be. `trail`, `tokens` and `words` are what it inherits."""
         origin, limit = prompt.base, prompt.base_tokens
@@ -177,7 +174,7 @@ class Correction:
             words, extra = words - before.words, extra - (counted_before - before.tokens)
         self.costs.learn(rendered.kind, words, extra)
 
-    def _change(self, pieces: list[Piece], planned: Sequence[int], by: int) -> list[int]:
+    def _change(self, pieces: Sequence[Piece], planned: Sequence[int], by: int) -> list[int]:
         """So many tokens more or fewer in all, the last piece first; none is lost.
 
         Scaffolds stay, and so does every text that another instance may have sent.

@@ -74,13 +74,9 @@ class Event(Struct, gc=False):
 class OpenAIAnswer(Answer):
     """An answer of chat completions or completions."""
 
-    __slots__ = ()
-
     decoder = msgspec.json.Decoder(Event)
-    usage: Usage | None
-
     def counts(self) -> Counts:
-        usage = self.usage
+        usage: Usage | None = self.usage
         if usage is None:
             return Counts()
         prompt, output = usage.prompt_tokens_details, usage.completion_tokens_details

@@ -1,9 +1,9 @@
 """One call over HTTP, from its first byte to what became of it, by callbacks: a task for each would cost 10 us.
 
-    start --> idle connection, else a new one --> send --> answer ends, or is lost --> `on_end`, a turn later
-                             ^                                      |
-                             +--- a kept connection was closed, ----+
-                                  or it failed before its first chunk and retries are left
+start --> idle connection, else a new one --> send --> answer ends, or is lost --> `on_end`, a turn later
+                         ^                                      |
+                         +--- a kept connection was closed, ----+
+                              or it failed before its first chunk and retries are left
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from workloom.clock import Timer, to_ns
 from workloom.drive.backend import Ended, Request
 from workloom.drive.http1 import Connection, Stale
-from workloom.drive.sse import Answer
+from workloom.drive.sse import NEVER, Answer
 from workloom.errors import BackendError
 from workloom.records import ChunkRun, Outcome
 
@@ -27,55 +29,29 @@ _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 60.0
 """The first wait before a retry, doubled each time; and the longest, also of what a server asks for."""
 
 
-class HttpCall:
+class HttpCall(Struct, eq=False):
     """A call under way. `on_end` hears once, on a turn of the loop of its own, what became of it."""
 
-    __slots__ = (
-        "_answer",
-        "_by",
-        "_connecting",
-        "_connection",
-        "_lane",
-        "_on_chunk",
-        "_on_end",
-        "_over",
-        "_resent",
-        "_retries",
-        "_sending",
-        "_sent_ns",
-        "_tape",
-        "_timer",
-        "request",
-    )
-
-    def __init__(
-        self,
-        by: HttpBackend,
-        request: Request,
-        lane: Lane,
-        sending: Sending,
-        on_chunk: Callable[[ChunkRun], None],
-        on_end: Ended,
-    ) -> None:
-        self._by = by
-        self.request = request
-        self._lane = lane
-        self._sending = sending
-        self._on_chunk = on_chunk
-        self._on_end = on_end
-        self._over = self._resent = False
-        self._retries = 0
-        self._sent_ns: int | None = None
-        self._answer: Answer | None = None
-        self._connection: Connection | None = None
-        self._connecting: asyncio.Task[Connection] | None = None
-        self._tape: Tape | None = None
-        self._timer: Timer | None = None
-        """Until when a retry waits, or the first byte may take."""
+    by: HttpBackend
+    request: Request
+    lane: Lane
+    sending: Sending
+    on_chunk: Callable[[ChunkRun], None]
+    on_end: Ended
+    over: bool = False
+    resent: bool = False
+    retries: int = 0
+    sent_ns: int | None = None
+    answer: Answer | None = None
+    connection: Connection | None = None
+    connecting: asyncio.Task[Connection] | None = None
+    tape: Tape | None = None
+    timer: Timer | None = None
+    """Until when a retry waits, or the first byte may take."""
 
     def start(self) -> None:
         """Send it, at once where a connection is free."""
-        connection = self._lane.pool.idle()
+        connection = self.lane.pool.idle()
         if connection is None:
             self._connect()
         else:
@@ -83,74 +59,77 @@ class HttpCall:
 
     def cancel(self) -> None:
         """Give it up, and the connection with it: that stops the work on the other side."""
-        if not self._over:
-            if self._connecting is not None:
-                self._connecting.cancel()
-            if self._connection is not None:
-                self._connection.abort()
+        if not self.over:
+            if self.connecting is not None:
+                self.connecting.cancel()
+            if self.connection is not None:
+                self.connection.abort()
             self._settle(asyncio.CancelledError())
 
     # --- on the way
 
     def _connect(self) -> None:
-        self._connecting = asyncio.create_task(self._lane.pool.connect(), name=self.request.name)
-        self._connecting.add_done_callback(self._connected)
+        self.connecting = asyncio.create_task(self.lane.pool.connect(), name=self.request.name)
+        self.connecting.add_done_callback(self._connected)
 
     def _connected(self, task: asyncio.Task[Connection]) -> None:
-        self._connecting = None
+        self.connecting = None
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
             self._failed(fault)
-        elif self._over:
+        elif self.over:
             task.result().abort()
         else:
             self._send(task.result())
 
     def _send(self, connection: Connection) -> None:
-        by = self._by
-        self._connection = connection
-        answer = self._answer = by.answers(self._ended, self._on_chunk, by.clock.origin, self.request.stop_after)
+        by = self.by
+        self.connection = connection
+        stop_after = self.request.stop_after
+        answer = self.answer = by.answers(
+            self._ended, self.on_chunk, by.clock.origin, NEVER if stop_after is None else stop_after
+        )
         if by.debug is not None:
-            self._tape = by.tape(self.request, self._lane, self._sending, answer)
+            self.tape = by.tape(self.request, self.lane, self.sending, answer)
         if by.patience_ns is not None:
-            self._timer = by.clock.call_at(by.clock.now() + by.patience_ns, self._impatient)
-        self._sent_ns = connection.send(self._sending.lines, self._tape or answer) - by.clock.origin
-        by.traffic.sent += self._sending.size
+            self.timer = by.clock.call_at(by.clock.now() + by.patience_ns, self._impatient)
+        self.sent_ns = connection.send(self.sending.lines, self.tape or answer) - by.clock.origin
+        by.traffic.sent += self.sending.size
 
     def _impatient(self) -> None:
         """Give it up when its first byte has not come."""
-        connection, answer = self._connection, self._answer
+        connection, answer = self.connection, self.answer
         if connection is not None and answer is not None and not connection.received:
             connection.abort()
-            wait_s = self._by.options.first_byte_timeout_s
+            wait_s = self.by.options.first_byte_timeout_s
             answer.lost(BackendError("timeout", f"the server sent no byte within {wait_s:g} s"))
 
     # --- how it ends
 
     def _ended(self, at_ns: int, fault: Exception | None) -> None:
         """The answer has come to its end (by the raw counter), or there will be none."""
-        if self._over:
+        if self.over:
             return
         if fault is not None:
             self._failed(fault)
             return
-        self._done(at_ns - self._by.clock.origin)
+        self._done(at_ns - self.by.clock.origin)
 
     def _done(self, done_ns: int) -> None:
-        by, connection, answer, sent_ns = self._by, self._connection, self._answer, self._sent_ns
+        by, connection, answer, sent_ns = self.by, self.connection, self.answer, self.sent_ns
         assert connection is not None and answer is not None and sent_ns is not None
-        outcome = by.outcome(connection, self._lane, self._sending, self.request, answer, sent_ns, done_ns)
-        outcome.resent, outcome.retries = self._resent, self._retries
+        outcome = by.outcome(connection, self.lane, self.sending, self.request, answer, sent_ns, done_ns)
+        outcome.resent, outcome.retries = self.resent, self.retries
         self._settle(outcome)
 
     def _failed(self, fault: BaseException) -> None:
         """Once more on a new connection, or after a while, where that may be; else this is the end of it."""
-        if self._over:
+        if self.over:
             return
-        by, came = self._by, self._answer is not None and self._answer.chunks > 0
+        by, came = self.by, self.answer is not None and self.answer.chunks > 0
         if isinstance(fault, Stale):
             by.resent += 1
-            self._resent = True
+            self.resent = True
             self._loose()
             self._connect()
             return
@@ -158,35 +137,35 @@ class HttpCall:
             if fault.kind == "empty" and self.request.phase == "warmup":  # a warm-up's token may have no text
                 self._done(by.clock.now())
                 return
-            fault.sent_ns, fault.retries = self._sent_ns, self._retries
-            if self._retries < by.options.retries and not came and _passing(fault):
+            fault.sent_ns, fault.retries = self.sent_ns, self.retries
+            if self.retries < by.options.retries and not came and _passing(fault):
                 self._again(fault)
                 return
         self._settle(fault)
 
     def _again(self, fault: BackendError) -> None:
-        wait_s = _BACKOFF_S * 2**self._retries if fault.retry_after_s is None else fault.retry_after_s
-        self._retries += 1
-        self._by.retried += 1
+        wait_s = _BACKOFF_S * 2**self.retries if fault.retry_after_s is None else fault.retry_after_s
+        self.retries += 1
+        self.by.retried += 1
         self._loose()
-        self._sent_ns = None
-        clock = self._by.clock
-        self._timer = clock.call_at(clock.now() + to_ns(min(wait_s, _LONGEST_BACKOFF_S)), self.start)
+        self.sent_ns = None
+        clock = self.by.clock
+        self.timer = clock.call_at(clock.now() + to_ns(min(wait_s, _LONGEST_BACKOFF_S)), self.start)
 
     def _loose(self) -> None:
         """What one attempt held is let go."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._tape is not None:
-            self._tape.over(self._sent_ns or 0)
-            self._tape = None
-        self._connection = self._answer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.tape is not None:
+            self.tape.over(self.sent_ns or 0)
+            self.tape = None
+        self.connection = self.answer = None
 
     def _settle(self, end: Outcome | BaseException) -> None:
-        self._over = True
+        self.over = True
         self._loose()
-        self._by.loop.call_soon(self._on_end, end)
+        self.by.loop.call_soon(self.on_end, end)
 
 
 def _passing(fault: BackendError) -> bool:

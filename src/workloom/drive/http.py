@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from workloom.clock import RealClock, to_ns
 from workloom.drive.backend import Ended, Request
 from workloom.drive.exchange import HttpCall
@@ -43,18 +45,15 @@ class Lane:
         self.start += common + b"Content-Type: application/json\r\n"
 
 
-class Sending:
+class Sending(Struct, eq=False):
     """The bytes of one call, ready to be handed over, and what they ask for."""
 
-    __slots__ = ("asked", "lines", "model", "size", "tokens")
-
-    def __init__(self, lines: list[bytes], size: int, model: str, asked: int | None, tokens: int) -> None:
-        self.lines = lines
-        """The head and the start of the body, the prompt's fragments, its end."""
-        self.size = size
-        self.model = model
-        self.asked = asked
-        self.tokens = tokens
+    lines: list[bytes]
+    """The head and the start of the body, the prompt's fragments, its end."""
+    size: int
+    model: str
+    asked: int | None
+    tokens: int
 
 
 class HttpBackend:

@@ -16,6 +16,7 @@ too long or too short and as its new messages are known to cost; what it inherit
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import msgspec
 
@@ -85,10 +86,13 @@ class Renderer:
 
     def _render(self, prompt: Prompt) -> Rendered:
         trail, size, tokens, words = self._begin(prompt)
-        begun = len(trail.fragments)
-        pieces = [piece for piece in prompt.pieces if piece.tokens > 0]
+        pieces: Sequence[Piece] = prompt.pieces
+        for piece in pieces:
+            if piece.tokens <= 0:
+                pieces = [piece for piece in pieces if piece.tokens > 0]
+                break
+        before = last = trail.last_role
         roles: list[Role] = []
-        last = trail.roles[-1] if begun else None
         for piece in pieces:
             last = self._role(piece, last)
             roles.append(last)
@@ -98,15 +102,21 @@ class Renderer:
         wanted = turn.tokens if turn is not None else [piece.tokens for piece in pieces]
         private = prompt.lead_tokens < prompt.base_tokens
         for piece, role, count in zip(pieces, roles, wanted, strict=True):
-            text, own = self._text(piece, count, private)
+            if piece.source is None and piece.said is None:
+                text, own = self._style.text(piece.text, count), count
+            else:
+                text, own = self._text(piece, count, private)
             private = private or piece.text < TRACE_TEXTS
-            size += self._append(trail, role, text, count, own)
+            fragment = (self._glues.get((before, role)) or self._glue(trail, role)) + text
+            trail.add(fragment, role, count, own)
+            size += len(fragment)
             tokens += count
             words += own
-        rendered = Rendered(self, trail, size, tokens, words)
-        if turn is not None:
-            rendered.origin, rendered.kind, rendered.expected = turn.origin, turn.kind, turn.expected
-        return rendered
+            before = role
+        count = len(trail.fragments)
+        if turn is None:
+            return Rendered(self, trail, count, size, tokens, words, float(tokens))
+        return Rendered(self, trail, count, size, tokens, words, turn.expected, turn.origin, turn.kind)
 
     # -- what a prompt inherits
 
@@ -204,21 +214,15 @@ class Renderer:
     def _append(self, trail: Trail, role: Role, text: bytes, tokens: int, words: int) -> int:
         """Add a fragment; return its bytes."""
         fragment = self._glue(trail, role) + text
-        trail.fragments.append(fragment)
-        trail.roles.append(role)
-        trail.tokens.append(tokens)
-        trail.words.append(words)
+        trail.add(fragment, role, tokens, words)
         return len(fragment)
 
     def _glue(self, trail: Trail, role: Role) -> bytes:
         """What stands between the end of a trail and a fragment of that role."""
-        roles = trail.roles
-        place = (roles[-1] if roles else None, role)
-        glue = self._glues.get(place)
-        if glue is None:
-            glue = self._frame.glue(*place, len(roles))
-            if role not in ("definition", "tool"):
-                self._glues[place] = glue
+        before = trail.last_role
+        glue = self._frame.glue(before, role, len(trail.roles))
+        if role not in ("definition", "tool"):
+            self._glues[before, role] = glue
         return glue
 
 

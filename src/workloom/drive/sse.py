@@ -18,7 +18,8 @@ from workloom.drive.faults import refused
 from workloom.errors import BackendError
 from workloom.records import ChunkRun
 
-_NEVER = 1 << 62
+NEVER = 1 << 62
+"""Tokens that no answer has: nobody hangs up."""
 _LONGEST = 1 << 23
 """Bytes without an end of an event that are taken for nonsense."""
 _LONGEST_WHOLE = 1 << 26
@@ -35,68 +36,41 @@ class Counts(Struct):
     reasoning_tokens: int | None = None
 
 
-class Answer:
+class Answer(Struct, eq=False):
     """The sink of one call: counts what arrives and keeps the text. Instants are raw counter readings.
 
     A subclass is one API: `decoder` makes an event of JSON, `_hear` takes one in, `_hear_whole` a whole answer.
     """
 
-    __slots__ = (
-        "_carry",
-        "_closed",
-        "_on_chunk",
-        "_on_end",
-        "_origin",
-        "_streams",
-        "_whole",
-        "chunks",
-        "fault",
-        "finish",
-        "head",
-        "over",
-        "status",
-        "stop_after",
-        "texts",
-        "thoughts",
-        "usage",
-    )
-
     decoder: ClassVar[msgspec.json.Decoder[Any]]
 
-    def __init__(
-        self,
-        on_end: Callable[[int, Exception | None], None],
-        on_chunk: Callable[[ChunkRun], None],
-        origin: int,
-        stop_after: int | None,
-    ) -> None:
-        self._on_end = on_end
-        """Hears once the reading of the read that ended the answer, or the fault that did."""
-        self.over = False
-        self.fault: Exception | None = None
-        self.status = 0
-        self.head = b""
-        """The headers, of an answer whose status is no success."""
-        self.stop_after = _NEVER if stop_after is None else stop_after
-        self.chunks = 0
-        """Events so far that carried content, reasoning or a tool call."""
-        self.texts: list[str] = []
-        """What an agent sees: content and tool calls."""
-        self.thoughts: list[str] = []
-        """Reasoning."""
-        self.usage: Any = None
-        """What the server counted, as its API has it."""
-        self.finish: str | None = None
-        self._on_chunk = on_chunk
-        self._origin = origin
-        self._carry = b""
-        """The beginning of an event whose end has not come."""
-        self._streams = False
-        """True once the body is known to be events."""
-        self._whole = bytearray()
-        """The body of an answer that is no stream."""
-        self._closed = False
-        """True once the API's last word came (``[DONE]`` and the like)."""
+    on_end: Callable[[int, Exception | None], None]
+    """Hears once the reading of the read that ended the answer, or the fault that did."""
+    on_chunk: Callable[[ChunkRun], None]
+    origin: int
+    stop_after: int = NEVER
+    status: int = 0
+    head: bytes = b""
+    """The headers, of an answer whose status is no success."""
+    over: bool = False
+    fault: Exception | None = None
+    chunks: int = 0
+    """Events so far that carried content, reasoning or a tool call."""
+    texts: list[str] = []
+    """What an agent sees: content and tool calls."""
+    thoughts: list[str] = []
+    """Reasoning."""
+    usage: Any = None
+    """What the server counted, as its API has it."""
+    finish: str | None = None
+    _carry: bytes = b""
+    """The beginning of an event whose end has not come."""
+    _streams: bool = False
+    """True once the body is known to be events."""
+    _whole: bytearray = bytearray()
+    """The body of an answer that is no stream."""
+    _closed: bool = False
+    """True once the API's last word came (``[DONE]`` and the like)."""
 
     # --- the connection calls these
 
@@ -121,7 +95,7 @@ class Answer:
         finally:  # also what came before a fault
             count = self.chunks - before
             if count:
-                self._on_chunk(ChunkRun(at_ns - self._origin, 0, 0, count, 1))
+                self.on_chunk(ChunkRun(at_ns - self.origin, 0, 0, count, 1))
         if enough:
             self.finish = "hangup"
             self._resolve(at_ns)
@@ -143,7 +117,7 @@ class Answer:
     def lost(self, error: Exception) -> None:
         if not self.over:
             self.over, self.fault = True, error
-            self._on_end(0, error)
+            self.on_end(0, error)
 
     # --- what came
 
@@ -172,7 +146,7 @@ class Answer:
     def _resolve(self, at_ns: int) -> None:
         if not self.over:
             self.over = True
-            self._on_end(at_ns, None)
+            self.on_end(at_ns, None)
 
     def _begin(self, body: bytes) -> bool:
         """True when the body is a stream of events, which its first byte tells better than its content type."""
@@ -239,7 +213,7 @@ class Answer:
         self._closed = True
         if count:
             self.chunks = 1
-            self._on_chunk(ChunkRun(at_ns - self._origin, 0, 0, 1, 1))
+            self.on_chunk(ChunkRun(at_ns - self.origin, 0, 0, 1, 1))
 
     def _last_event(self, at_ns: int) -> bool:
         """Take in an event that lacks its empty line; True when it was enough. It may lack more."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from workloom.drive.frame import Role
 from workloom.prompt import Prompt
 
@@ -22,33 +24,40 @@ class Trail:
             self.tokens += of.tokens[:count]
             self.words += of.words[:count]
 
+    @property
+    def last_role(self) -> Role | None:
+        """Whose message is still open; None for a trail of nothing."""
+        return self.roles[-1] if self.roles else None
 
-class Rendered:
+    def add(self, fragment: bytes, role: Role, tokens: int, words: int) -> None:
+        self.fragments.append(fragment)
+        self.roles.append(role)
+        self.tokens.append(tokens)
+        self.words.append(words)
+
+
+class Rendered(Struct, eq=False):
     """One prompt: the first `count` fragments of a trail.
 
-    `size`: bytes in all. `tokens`: what was sent by our own count, a word of ours as one and answers as the server
-    counted them. `words`: those that are words of ours.
+    `by` is the renderer. `size`: bytes in all. `tokens`: what was sent by our own count, a word of ours as one and
+    answers as the server counted them. `words`: those that are words of ours.
     """
 
-    __slots__ = ("by", "count", "expected", "kind", "learned", "origin", "other", "size", "tokens", "trail", "words")
-
-    def __init__(self, by: object, trail: Trail, size: int, tokens: int, words: int) -> None:
-        self.by = by
-        """The renderer."""
-        self.trail = trail
-        self.count = len(trail.fragments)
-        self.size = size
-        self.tokens = tokens
-        self.words = words
-        self.other: Rendered | None = None
-        """What another renderer made of the same prompt."""
-        self.origin: Prompt | None = None
-        """The prompt that it holds as a whole and goes on from."""
-        self.kind: tuple[str, ...] = ()
-        """The roles of the messages it begins; see :mod:`workloom.drive.correction`."""
-        self.expected = float(tokens)
-        """What the server will count, by what is known of it."""
-        self.learned = False
+    by: object
+    trail: Trail
+    count: int
+    size: int
+    tokens: int
+    words: int
+    expected: float
+    """What the server will count, by what is known of it."""
+    origin: Prompt | None = None
+    """The prompt that it holds as a whole and goes on from."""
+    kind: tuple[str, ...] = ()
+    """The roles of the messages it begins; see :mod:`workloom.drive.correction`."""
+    other: Rendered | None = None
+    """What another renderer made of the same prompt."""
+    learned: bool = False
 
     @property
     def fragments(self) -> list[bytes]:

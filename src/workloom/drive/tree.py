@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Struct
+
 from workloom.clock import Timer, to_ns
 from workloom.drive.backend import Request, UnderWay
 from workloom.drive.ideal import Ideal
@@ -20,19 +22,17 @@ if TYPE_CHECKING:
     from workloom.drive.driver import _Drive
 
 
-class Flight:
+class Flight(Struct, eq=False):
     """A call in flight: its record so far, and who is to hear of it when it is whole."""
 
-    __slots__ = ("call", "prompt", "record", "started_ns", "then", "timed_out", "tree", "under_way")
-
-    def __init__(
-        self, tree: Tree, call: Call, prompt: Prompt, record: CallRecord, now_ns: int, then: Callable[[Flight], None]
-    ) -> None:
-        self.tree, self.call, self.prompt, self.record = tree, call, prompt, record
-        self.started_ns = now_ns
-        self.then = then
-        self.timed_out = False
-        self.under_way: UnderWay | None = None
+    tree: Tree
+    call: Call
+    prompt: Prompt
+    record: CallRecord
+    started_ns: int
+    then: Callable[[Flight], None]
+    timed_out: bool = False
+    under_way: UnderWay | None = None
 
     def time_out(self) -> None:
         """The total time of the call is over."""
@@ -62,11 +62,14 @@ class Tree:
         self.prompts = Prompts(session, instance.k, recipe.isolation, recipe.share_scaffold)
         self.ideal = Ideal(drive.leads)
         self.children = children(session)
-        self.missing = {call.id: len(call.after) for call in session.calls}
+        self.missing: dict[str, int] = {}
         """Calls each still waits for; -1 once it is launched, or will never be."""
         self.due: dict[str, int] = {}
         """When each is due as far as the calls that are done say."""
-        self.ordinals = {call.id: i for i, call in enumerate(session.calls)}
+        self.ordinals: dict[str, int] = {}
+        for i, call in enumerate(session.calls):
+            self.ordinals[call.id] = i
+            self.missing[call.id] = len(call.after)
         self.left = len(session.calls)
         self.before: set[str] = set()
         """Calls that were over before the session's part of the run began."""
@@ -94,7 +97,7 @@ class Tree:
                 self._pass_over(call)
                 self._answer_as_planned(call, self.prompts.make(call))
         for name, seconds in opening.rest_s.items():
-            self._rest_ns[name] = self.drive.waits.wait_ns(seconds)
+            self._rest_ns[name] = to_ns(seconds / self.drive.waits.time_scale)
 
     def _pass_over(self, call: Call) -> None:
         self.before.add(call.id)
@@ -209,9 +212,7 @@ class Tree:
         for flight in list(self.flights):
             flight.cancel()
 
-    def _send(
-        self, call: Call, prompt: Prompt, due_ns: int, phase: Phase, then: Callable[[Flight], None]
-    ) -> Flight:
+    def _send(self, call: Call, prompt: Prompt, due_ns: int, phase: Phase, then: Callable[[Flight], None]) -> Flight:
         """Hand a call to the backend; `then` hears when its record is whole, whatever became of it."""
         drive = self.drive
         served = self._served(call)

@@ -25,7 +25,9 @@ async def warm_up(drive: _Drive, instances: list[Instance]) -> list[Tree | None]
     for instance in instances:
         tree = Tree(drive, instance)
         if recipe.start is not None and instance.start is not None:
-            tree.open(open_session(instance.session, recipe.start, instance.start))
+            opening = open_session(instance.session, recipe.start, instance.start, recipe.waits.max_s)
+            drive.progress.skipped_wait_ns += to_ns(opening.skipped_s / recipe.waits.time_scale)
+            tree.open(opening)
         drive.admit(tree)
         trees.append(tree)
     more = recipe.warmup.calls_per_slot
@@ -61,7 +63,7 @@ async def warm_up(drive: _Drive, instances: list[Instance]) -> list[Tree | None]
 async def _warm(tree: Tree, calls: int) -> bool:
     """Prefill and advance one session; False when a call failed."""
     for call in tree.instance.session.calls:
-        if call.id in tree.prefill and not await tree.warm(call, advance=False):
+        if call.id in tree.prefill and not tree.closed and not await tree.warm(call, advance=False):
             return False
     for call in tree.instance.session.calls:
         if calls == 0 or tree.left == 1 or tree.closed:

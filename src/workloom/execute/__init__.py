@@ -20,7 +20,7 @@ from workloom.records import ServerSample
 from workloom.store import Manifest, Run, RunWriter
 
 if TYPE_CHECKING:
-    from workloom.drive.http import Preflight
+    from workloom.drive.http import HttpOptions, Preflight
     from workloom.engine.engine import Gauges
 
 __all__ = ["Live", "Scenario", "Simulated", "execute", "one_server", "preflight"]
@@ -145,21 +145,23 @@ def _live(
     from workloom.drive.scrape.scraper import Scraper
 
     http = target.http
+    headers = _page_headers(http)
     if target.reset_cache:
-        key = {"Authorization": f"Bearer {http.api_key}"} if http.api_key else {}
-        notes += [reset_prefix_cache(url, headers={**key, **http.headers}).say() for url in http.urls]
+        for url in http.urls:
+            said = reset_prefix_cache(url, headers=headers).say()
+            notes.append(f"{said} ({url})" if len(http.urls) > 1 else said)
     scraper = None
     if target.scrape:
-        key = {"Authorization": f"Bearer {http.api_key}"} if http.api_key else {}
         scraper = Scraper(
             [*http.urls, *target.metrics_urls],
             writer.server,
-            headers={**key, **http.headers},
+            headers=headers,
             gpu=target.gpu_power,
             ca=http.ca_file,
             insecure=not http.verify,
         )
         scraper.start()
+        scraper.wait_first(0.6)  # so that growth has a beginning
     began = scraper.begin if scraper is not None else lambda origin_ns: None
     mark = scraper.mark if scraper is not None else None
     try:
@@ -171,6 +173,14 @@ def _live(
     finally:
         if scraper is not None:
             notes += scraper.stop().notes()
+
+
+def _page_headers(http: HttpOptions) -> dict[str, str]:
+    """Headers of the requests beside the calls: the key as the API wants it, and the user's own, which win."""
+    name, before = http.speaks().key_header
+    own = {header.lower() for header in http.headers}
+    key = {name: before + http.api_key} if http.api_key and name.lower() not in own else {}
+    return {**key, **http.headers}
 
 
 async def _alone(
@@ -198,7 +208,10 @@ async def _alone(
 
     with two_stage_interrupt(control, progress):
         share = Share(gate=gate) if plan.recipe.warms_up else Share()
-        end, cost = await work(plan, target, path, time, writer, options, progress, control, share, ready=ready)
+        edge = mark if mark is not None else lambda: None
+        end, cost = await work(
+            plan, target, path, time, writer, options, progress, control, share, ready=ready, ended=edge
+        )
         return end, [cost]
 
 

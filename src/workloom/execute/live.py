@@ -33,18 +33,27 @@ async def work(
     share: Share,
     *,
     ready: Callable[[], int | None] = lambda: None,
+    ended: Callable[[], None] = lambda: None,
 ) -> tuple[End, WorkerCost]:
-    """Carry out a share of a plan. `ready` says when the run's time begins (by the raw counter; None: now)."""
+    """Carry out a share of a plan.
+
+    `ready` says when the run's time begins (by the raw counter; None: now); `ended` is called when the window ends.
+    """
     from workloom.drive.http import HttpBackend
     from workloom.drive.meter import Meter
     from workloom.quiet import quiet
 
-    trace = None
+    trace, tell = None, None
     if target.debug_trace:
-        from workloom.drive.debug import DebugTrace
+        from workloom.drive.debug import DebugTrace, Exchange
+        from workloom.execute.secrets import Blot
 
-        trace = DebugTrace(path / DEBUG)
-    backend = HttpBackend(target.http, clock=time, style=target.style(), debug=trace)
+        trace, blot = DebugTrace(path / DEBUG), Blot(target.http)
+
+        def tell(exchange: Exchange) -> None:
+            trace(blot(exchange))
+
+    backend = HttpBackend(target.http, clock=time, style=target.style(), debug=tell)
     meter = Meter(
         time,
         worker=share.worker,
@@ -61,6 +70,8 @@ async def work(
         if not told:
             time.call_at(start_ns, meter.restart)
         told = True
+        if end_ns is not None:
+            time.call_at(end_ns, ended)
 
     served = target.http.served if target.http.models else None
     try:

@@ -71,9 +71,10 @@ def check(plan: Plan, workers: int) -> None:
         raise UsageError("this system cannot fork processes", where="--workers", hint="use one worker")
     load = plan.recipe.load
     slots = plan.slots() if isinstance(load, Closed) else plan.sessions
+    slots = min((n for n in (slots, plan.recipe.limits.calls) if n is not None), default=None)
     if slots is not None and slots < workers:
         raise UsageError(
-            "there are more workers than sessions at once",
+            "there are more workers than sessions (or calls) to share",
             where="--workers",
             expected=f"at most {slots}",
             found=workers,
@@ -135,7 +136,7 @@ class _Parent:
         if self.fault is not None:
             raise WorkerFault(self.fault, hint="what the other workers recorded is kept")
         ends = [self.ends[worker] for worker in sorted(self.ends)]
-        return merged([end for end, _ in ends]), [cost for _, cost in ends]
+        return merged([end for end, _ in ends], isinstance(self.plan.recipe.load, Closed)), [cost for _, cost in ends]
 
     def _hear(self, worker: int, kind: str, what: Any) -> None:
         if kind in self.waiting:
@@ -152,6 +153,8 @@ class _Parent:
                     self.mark()
                 start = now - self.origin_ns + LEAD_NS + to_ns(quiet_s(self.plan, self.mark is not None))
                 self._tell("open", start)
+        elif kind == "edge" and self.mark is not None:
+            self.mark()
         elif kind == "progress":
             self.told[worker] = what
             self._sum()
@@ -191,15 +194,19 @@ class _Parent:
         self._tell("drain" if self.pressed == 1 else "stop", None)
 
 
-def merged(ends: list[End]) -> End:
-    """The ends of all workers as that of one run: the load was as asked while every worker's was."""
+def merged(ends: list[End], slots: bool) -> End:
+    """The ends of all workers as that of one run.
+
+    With `slots` the load was as asked while every worker's was; arrivals are as asked until the last of them all.
+    """
+    which = min if slots else max
     closed = [end.window_end_ns for end in ends if end.window_end_ns <= end.loaded_until_ns + 1]
     reasons = [end.reason for end in ends]
     reason = next((name for name in ("hopeless", "interrupted") if name in reasons), reasons[0])
     return End(
         window_start_ns=max(end.window_start_ns for end in ends),
-        window_end_ns=min(closed) if closed else max(end.window_end_ns for end in ends),
-        loaded_until_ns=min(end.loaded_until_ns for end in ends),
+        window_end_ns=which(closed) if closed else max(end.window_end_ns for end in ends),
+        loaded_until_ns=which(end.loaded_until_ns for end in ends),
         sessions=sum(end.sessions for end in ends),
         reason=reason,
         fault=next((end.fault for end in ends if end.fault is not None), None),
@@ -249,8 +256,15 @@ class _Worker:
 
     async def run(self) -> tuple[End, WorkerCost]:
         self.pipe.send(("ready", None))
-        kind, origin_ns = self.pipe.recv()
-        assert kind == "go"
+        origin_ns = 0
+        while not origin_ns:
+            kind, what = self.pipe.recv()
+            if kind == "go":
+                origin_ns = what
+            elif kind == "drain":
+                self.control.drain()
+            else:
+                self.control.stop()
         loop = asyncio.get_running_loop()
         loop.add_reader(self.pipe.fileno(), self._hear)
         self._report()
@@ -267,9 +281,11 @@ class _Worker:
                 self.control,
                 share,
                 ready=lambda: origin_ns,
+                ended=lambda: self.pipe.send(("edge", None)),
             )
         finally:
             loop.remove_reader(self.pipe.fileno())
+            self.pipe.send(("progress", self.progress))
 
     async def _warm(self) -> int:
         self.pipe.send(("warm", None))

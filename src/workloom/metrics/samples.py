@@ -104,12 +104,16 @@ def steps(series: Series, heard_ns: float) -> Series:
     return Series(series.at_ns, np.cumsum(np.concatenate([[values[0] if late else 0.0], gained])))
 
 
-def growth(series: Series, window: Window, heard_ns: float) -> Growth:
-    """Growth from the last sample at or before the window's start (else the first) to the last at or before its end."""
+def growth(series: Series, window: Window, heard_ns: float, near_ns: int = 0) -> Growth:
+    """Growth from the last sample at or before the window's start (else the first) to the last at or before its end.
+
+    A sample up to `near_ns` behind the end counts as taken at it: the servers are asked when the window ends.
+    """
     grown = steps(series, heard_ns)
     fell = np.flatnonzero(np.diff(series.values) < 0) + 1
     inside = (series.at_ns[fell] > window.start_ns) & (series.at_ns[fell] <= window.end_ns)
-    return Growth(_at(grown, window.end_ns, heard_ns) - _at(grown, window.start_ns, heard_ns), int(inside.sum()))
+    begin, end = (_at(grown, edge_ns, heard_ns) for edge_ns in (window.start_ns, window.end_ns + near_ns))
+    return Growth(end - begin, int(inside.sum()))
 
 
 def _at(grown: Series, at_ns: float, heard_ns: float) -> float:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from workloom.clock import NS
 from workloom.drive.scrape.families import ADDED, FAMILIES, GAUGES, HISTOGRAMS, UP, family_of, find
 from workloom.metrics.frame import Window
-from workloom.metrics.samples import Level, Samples, growth, heard, highest, quantile, rising
+from workloom.metrics.samples import Growth, Level, Samples, Series, growth, heard, highest, quantile, rising
 from workloom.metrics.stats import Floats
 
 
@@ -57,6 +57,9 @@ class ServerSeries(Struct, frozen=True):
     power_w: list[float | None] = []
 
 
+NEAR_NS = NS // 4
+"""A sample so long behind the end of a live run's window counts as taken at it."""
+
 Source = tuple[str, str]
 """(family, replica)."""
 
@@ -94,7 +97,7 @@ class Side:
         out: dict[str, dict[Source, float]] = {}
         for figure in figures:
             for source, names in self.figures.get(figure, {}).items():
-                grown = [growth(self.samples[n, source[1]], self.window, self.heard_ns[source[1]]) for n in names]
+                grown = [self._growth(self.samples[n, source[1]], source[1]) for n in names]
                 out.setdefault(figure, {})[source] = sum(each.amount for each in grown)
                 restarts = max(each.restarts for each in grown)
                 self.restarts[source] = max(self.restarts.get(source, 0), restarts)
@@ -141,16 +144,19 @@ class Side:
         edges = np.array([self.window.start_ns, self.window.end_ns], dtype=np.float64)
         return min((Level(up).areas(edges)[0] / NS for up in self.up.values()), default=0.0)
 
+    def _growth(self, series: Series, replica: str) -> Growth:
+        """Growth over the window; a live server is asked at its end, and answers a moment later."""
+        return growth(series, self.window, self.heard_ns[replica], NEAR_NS if self.up else 0)
+
     def latency(self, figure: str) -> ServerLatency:
         """A histogram's growth over the window, replicas summed."""
         sums = counts = 0.0
         buckets: dict[float, float] = {}
         for (_, replica), (base, *_) in self.figures[figure].items():
-            heard_ns = self.heard_ns[replica]
             for (name, of), series in self.samples.items():
                 if of != replica or not name.startswith(f"{base}_"):
                     continue
-                amount = growth(series, self.window, heard_ns).amount
+                amount = self._growth(series, replica).amount
                 if name == f"{base}_sum":
                     sums += amount
                 elif name == f"{base}_count":

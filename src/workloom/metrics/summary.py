@@ -173,6 +173,8 @@ def _window(calls: Calls, sessions: per_session.Sessions, manifest: Manifest | N
     start_ns = manifest.window_start_ns if manifest else 0
     if manifest is not None and manifest.window_end_ns is not None:
         return Window(start_ns, manifest.window_end_ns)
+    if calls.warmup.any() and not start_ns:  # a run that was killed, or ended by a fault, had no time to say
+        start_ns = int(np.min(calls.due_ns[~calls.warmup], initial=np.inf, where=True)) if (~calls.warmup).any() else 0
     last_ns = max(calls.end_ns, int(np.max(sessions.end_ns, initial=0.0)))
     return Window(start_ns, max(start_ns, last_ns + 1) if last_ns else start_ns)
 

@@ -233,7 +233,7 @@ def flatters(manifest: Manifest) -> list[str]:
         length = server.get("max_model_len")
         to = f" to {length:,} tokens" if isinstance(length, int) else ""
         said.append(
-            f"the model's length was lowered{to}: the server had more room for the KV cache than users leave it"
+            f"the context was limited{to}, and longer calls of the workload were left out: the longest are the hardest"
         )
     said += [note for note in manifest.notes if note.startswith(NOT_RESET)]
     return said

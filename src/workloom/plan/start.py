@@ -54,29 +54,57 @@ class Opening(NamedTuple):
     prefill: tuple[str, ...]
     """Those whose context the rest goes on from, in order."""
     rest_s: dict[str, float]
-    """Of calls that wait for such ones (or have nothing to wait for): the seconds that are left of it."""
+    """Of calls that wait for such ones (or have nothing to wait for): the seconds that are left of it, waits capped."""
+    skipped_s: float
+    """Seconds that the cap left out of these."""
 
 
-def open_session(session: Session, start: Start, share: float) -> Opening:
-    """The state of a session at a share (0 to 1) of itself; one call at least is left to do."""
+def open_session(session: Session, start: Start, share: float, max_wait_s: float | None = None) -> Opening:
+    """The state of a session at a share (0 to 1) of itself; one call at least is left to do.
+
+    A capped wait keeps the share of it that is left: were the rest of a wait capped, every slot that begins in a long
+    one would have its first call due at the same instant.
+    """
     times = timeline(session)
+    skipped = _Skipped(max_wait_s)
     if start.by == "index":
         at = share * len(session.calls)
         whole = min(int(at), len(session.calls) - 1)
         before = {call.id for call in session.calls[:whole]}
+        left = 1 - (at - whole)
         rest_s = {
-            call.id: max((edge.wait_s for edge in call.after if edge.call in before), default=0.0) * (1 - (at - whole))
+            call.id: max(
+                (skipped.left_s(e.wait_s, left * e.wait_s) for e in call.after if e.call in before), default=0.0
+            )
             for call in session.calls[whole:]
         }
     else:
         first = min(begin for begin, _ in times.values())
         now_s = first + share * (max(end for _, end in times.values()) - first)
         before = _begun(session, times, now_s)
-        rest_s = {call.id: _left_s(call, before, times, now_s) for call in session.calls if call.id not in before}
-    rest_s = {name: max(0.0, left) for name, left in rest_s.items()}
+        rest_s = {
+            call.id: _left_s(call, before, times, now_s, skipped) for call in session.calls if call.id not in before
+        }
     used = {call.inherit.call for call in session.calls if call.inherit is not None and call.id not in before}
     prefill = tuple(call.id for call in session.calls if call.id in used and call.id in before)
-    return Opening(frozenset(before), prefill, rest_s)
+    return Opening(frozenset(before), prefill, rest_s, skipped.seconds)
+
+
+class _Skipped:
+    """Caps waits, and counts what that left out."""
+
+    def __init__(self, max_wait_s: float | None) -> None:
+        self.max_wait_s = max_wait_s
+        self.seconds = 0.0
+
+    def left_s(self, wait_s: float, left_s: float) -> float:
+        """Of a wait of which so much is left (more than all of it: the call before is still in flight)."""
+        left_s = max(0.0, left_s)
+        if self.max_wait_s is None or wait_s <= self.max_wait_s:
+            return left_s
+        share = min(1.0, left_s / wait_s)
+        self.seconds += (wait_s - self.max_wait_s) * share
+        return self.max_wait_s * share + max(0.0, left_s - wait_s)
 
 
 def _begun(session: Session, times: dict[str, tuple[float, float]], now_s: float) -> set[str]:
@@ -91,10 +119,14 @@ def _begun(session: Session, times: dict[str, tuple[float, float]], now_s: float
     return begun
 
 
-def _left_s(call: Call, before: set[str], times: dict[str, tuple[float, float]], now_s: float) -> float:
+def _left_s(
+    call: Call, before: set[str], times: dict[str, tuple[float, float]], now_s: float, skipped: _Skipped
+) -> float:
     if not call.after:
-        return times[call.id][0] - now_s
-    return max((times[e.call][1] + e.wait_s - now_s for e in call.after if e.call in before), default=0.0)
+        left = max(0.0, times[call.id][0] - now_s)
+        return skipped.left_s(left, left)
+    over = [edge for edge in call.after if edge.call in before]
+    return max((skipped.left_s(e.wait_s, times[e.call][1] + e.wait_s - now_s) for e in over), default=0.0)
 
 
 def timeline(session: Session, pace: Pace | None = None) -> dict[str, tuple[float, float]]:

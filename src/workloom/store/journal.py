@@ -1,11 +1,11 @@
 """The journal of a run that is going: appended from the run's thread, written and synced by one of its own.
 
     file     MAGIC batch batch batch ...
-    batch    bytes, CRC-32 | frame frame frame ...         what was appended between two writes
+    batch    bytes, CRC-32 | frame frame frame ...         up to 128 that were appended between two syncs
     frame    length, kind, instance, ordinal | body (msgpack, `length` bytes)
 
 The CRC covers all frames of its batch, so one that was torn by a kill is seen and dropped; what stands before it is
-whole. A batch is synced as a whole or not at all, so no more is lost than was not safe yet.
+whole. What was synced lies in whole batches, so no more is lost than was not safe yet.
 The key (kind, instance, ordinal) stands outside the body: rows can be put in order without decoding one.
 """
 
@@ -27,6 +27,8 @@ MAGIC = b"wljrnl02"
 _BATCH = Struct("<II")
 _FRAME = Struct("<IBqq")
 
+BATCH_FRAMES = 128
+"""At most: what a full disk or a power cut may take with it."""
 SYNC_EVERY_S = 0.25
 """Host seconds between two writes of the thread; with the write itself this stays under half a second."""
 WAKE_BYTES = 1 << 20
@@ -115,9 +117,10 @@ class Journal:
                 frames = self._waiting
                 self._waiting, self._waiting_bytes = [], 0
             try:
-                if frames:
-                    batch = b"".join(frames)
+                for at in range(0, len(frames), BATCH_FRAMES):
+                    batch = b"".join(frames[at : at + BATCH_FRAMES])
                     _write_all(self._fd, _BATCH.pack(len(batch), crc32(batch)) + batch)
+                if frames:
                     os.fsync(self._fd)
             except OSError as error:
                 self._error = error

@@ -61,13 +61,9 @@ class Event(Struct, gc=False):
 class MessagesAnswer(Answer):
     """An answer of the messages API."""
 
-    __slots__ = ()
-
     decoder = msgspec.json.Decoder(Event)
-    usage: Usage | None
-
     def counts(self) -> Counts:
-        usage = self.usage
+        usage: Usage | None = self.usage
         if usage is None:
             return Counts()
         parts = (usage.input_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens)

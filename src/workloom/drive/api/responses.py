@@ -93,13 +93,9 @@ _CALLS = ("function_call", "custom_tool_call", "mcp_call")
 class ResponsesAnswer(Answer):
     """An answer of the responses API."""
 
-    __slots__ = ()
-
     decoder = msgspec.json.Decoder(Event)
-    usage: Usage | None
-
     def counts(self) -> Counts:
-        usage = self.usage
+        usage: Usage | None = self.usage
         if usage is None:
             return Counts()
         prompt, output = usage.input_tokens_details, usage.output_tokens_details

@@ -1,0 +1,67 @@
+"""Memory of the live client: 256 streams, and 1,000 live sessions of 100,000 tokens.
+
+    python benchmarks/memory.py [--streams 256] [--sessions 1000] [--tokens 100000]
+
+Each case runs in a process of its own, its records going to disk as in every run; what is told is its greatest
+resident memory, the interpreter and all modules included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import client
+
+from workloom.plan import Closed, Plan
+from workloom.session import Call, Edge, Inherit, Part, Session
+
+STREAMS_MB, SESSIONS_MB = 120, 1000
+
+
+def streaming(streams: int) -> Plan:
+    return client.plan(2 * streams, Closed(streams), 200)
+
+
+def long_lived(sessions: int, tokens: int) -> Plan:
+    """Sessions of two calls, the second long after the first of all of them: they are all alive meanwhile."""
+    calls = (
+        Call("first", 8, fresh=(Part("user", tokens),)),
+        Call("second", 8, (Edge("first", 20.0, "human"),), inherit=Inherit("first"), fresh=(Part("user", 64),)),
+    )
+    return client.plan_of([Session(str(i), calls) for i in range(sessions)], Closed(sessions), sessions)
+
+
+def peak_mb(mock: Path, gap_ms: float, make: Callable[..., Plan], *sizes: int) -> float:
+    """The greatest resident memory of a process that carries out a plan."""
+    with client.server(mock, 50.0, gap_ms) as server, multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_mb, (server.port, make, sizes))
+
+
+def _peak_mb(port: int, make: Callable[..., Plan], sizes: tuple[int, ...]) -> float:
+    client.run(port, make(*sizes), keep=False, correct=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def show(what: str, found_mb: float, goal_mb: float) -> None:
+    verdict = "reached" if found_mb <= goal_mb else "NOT REACHED"
+    print(f"{what}: {found_mb:.0f} MB resident at most (goal {goal_mb} MB): {verdict}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=256)
+    parser.add_argument("--sessions", type=int, default=1000)
+    parser.add_argument("--tokens", type=int, default=100_000)
+    client.with_mock(parser)
+    args = parser.parse_args()
+    show(f"{args.streams} streams of 100 tokens/s", peak_mb(args.mock, 10.0, streaming, args.streams), STREAMS_MB)
+    found_mb = peak_mb(args.mock, 0.0, long_lived, args.sessions, args.tokens)
+    show(f"{args.sessions} live sessions of {args.tokens:,} tokens", found_mb, SESSIONS_MB)
+
+
+if __name__ == "__main__":
+    main()
