@@ -46,11 +46,10 @@ class Server(NamedTuple):
         if self.in_c:
             said = msgspec.json.decode(self._get("/stats"))
             self._get("/reset")
-            ttft, gaps = ({name: said[what][name] / 1e3 for name in ("p50", "p99")} for what in ("ttft_us", "itl_us"))
-            return ttft, gaps
+            found = [{name: said[what][name] / 1e3 for name in ("p50", "p99")} for what in ("ttft_us", "itl_us")]
+            return found[0], found[1]
         calls = msgspec.json.decode(self._get("/record"))
-        stamps = [call[3] for call in calls]
-        gaps = [b - a for writes in stamps for a, b in pairwise(writes)]
+        gaps = [b - a for call in calls for a, b in pairwise(call[3])]
         return quantiles([call[1] - call[0] for call in calls]), quantiles(gaps)
 
     def first_read_s(self) -> float:
@@ -65,7 +64,7 @@ class Server(NamedTuple):
 
 def quantiles(values_ns: Iterable[int]) -> dict[str, float]:
     """p50 and p99 of nanoseconds, in ms."""
-    ordered = sorted(values_ns)
+    ordered = sorted(values_ns) or [0]
     return {name: ordered[round(level * (len(ordered) - 1))] / 1e6 for name, level in (("p50", 0.5), ("p99", 0.99))}
 
 
@@ -132,8 +131,7 @@ def plan(requests: int, load: Load, tokens: int, words: int = 64, calls: int = 1
     """
     part = (Part("user", words),)
     chain = [Call("call 0", tokens, fresh=part)]
-    for i in range(1, calls):
-        chain.append(Call(f"call {i}", tokens, after=(Edge(f"call {i - 1}"),), fresh=part))
+    chain += [Call(f"call {i}", tokens, after=(Edge(f"call {i - 1}"),), fresh=part) for i in range(1, calls)]
     sessions = [Session(str(i), tuple(chain)) for i in range(min(requests // calls, 1000))]
     return plan_of(sessions, load, requests // calls)
 

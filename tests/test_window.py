@@ -364,3 +364,19 @@ def test_ideal_hits_are_kept_by_served_model() -> None:
     run_virtual(main)
     outputs = {r.call: r.ideal_cached_tokens for r in log.calls}
     assert outputs == {"a": 0, "b": 0, "c": 10 + 4, "d": 24 + 4}
+
+
+def test_the_edges_of_the_window_are_told_once_they_are_known() -> None:
+    def edges(plan: Plan) -> list[tuple[int, int | None]]:
+        told: list[tuple[int, int | None]] = []
+
+        async def main(clock: VirtualClock) -> None:
+            await drive(plan, Scripted(clock, {}), clock, Log(), opened=lambda start, end: told.append((start, end)))
+
+        run_virtual(main)
+        return told
+
+    sessions = [chain(2, 1.0, f"s{i}") for i in range(4)]
+    assert edges(plan_of(sessions, Closed(2))) == [(0, None), (0, 6 * S)]
+    assert edges(plan_of(sessions, Closed(2), Limits(duration_s=5.0))) == [(0, 5 * S)]
+    assert edges(plan_of(sessions, Open(1.0, "constant"), Limits(sessions=3))) == [(0, None), (0, 2 * S)]

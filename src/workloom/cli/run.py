@@ -156,7 +156,9 @@ def _scenario(
     given += [name for name in running.given() if name != "--scenario"]
     locked = ("--output", "--endpoint", "--model-for", "--body", "--retries")
     given += [name for name in server.given() if name in locked]
-    given += [name for name in text.given() if name in ("--history", "--tools", "--text", "--reasoning")]
+    given += [name for name in text.given() if name in ("--history", "--tools", "--text", "--reasoning", "--correct")]
+    if server.workers > 1 and (preset.waits.system_idle_s is not None or preset.warmup.calls_per_slot):
+        given.append("--workers")  # idle caps of the system and the rule of the warm-up act in each by itself
     own = _own_options(running, preset, plan, load, server, text)
     return Scenario(running.scenario, tuple(name for name in dict.fromkeys(given) if name not in own))
 
