@@ -75,6 +75,7 @@ class OpenAIAnswer(Answer):
     """An answer of chat completions or completions."""
 
     decoder = msgspec.json.Decoder(Event)
+
     def counts(self) -> Counts:
         usage: Usage | None = self.usage
         if usage is None:

@@ -14,6 +14,7 @@ from workloom.clock import RealClock, VirtualClock
 from workloom.drive.cost import WorkerCost
 from workloom.drive.driver import Control, End, Options, Progress, Share, drive
 from workloom.errors import BackendError
+from workloom.execute.secrets import known
 from workloom.execute.target import Live, Simulated, one_server
 from workloom.plan import Plan, document
 from workloom.records import ServerSample
@@ -53,7 +54,8 @@ def execute(
         from workloom.execute.workers import check
 
         check(plan, target.workers)
-    writer = RunWriter.create(path, _manifest(plan, target, options, argv, scenario), document(plan))
+    secrets = known(target.http) if isinstance(target, Live) else ()
+    writer = RunWriter.create(path, _manifest(plan, target, options, argv, scenario), document(plan), secrets)
     with writer:
         costs: list[WorkerCost] = []
         notes: list[str] = []
@@ -148,7 +150,7 @@ def _live(
     headers = _page_headers(http)
     if target.reset_cache:
         for url in http.urls:
-            said = reset_prefix_cache(url, headers=headers).say()
+            said = reset_prefix_cache(url, headers=headers, ca=http.ca_file, insecure=not http.verify).say()
             notes.append(f"{said} ({url})" if len(http.urls) > 1 else said)
     scraper = None
     if target.scrape:
@@ -156,6 +158,7 @@ def _live(
             [*http.urls, *target.metrics_urls],
             writer.server,
             headers=headers,
+            keyed=http.urls,
             gpu=target.gpu_power,
             ca=http.ca_file,
             insecure=not http.verify,
@@ -259,7 +262,8 @@ def _manifest(
             **{name: getattr(target, name) for name in target.__struct_fields__ if name != "http"},
             "metrics_urls": list(target.metrics_urls),
             "temperature": target.http.body.get("temperature"),
-            "max_model_len_lowered": bool(source.sessions_out or source.calls_out or source.calls_cut),
+            "max_model_len": _context(plan, target),
+            "max_model_len_lowered": _limited(plan, target),
         }
     where = ", ".join(Path(path).name for path in recipe.trace.paths)
     return Manifest(
@@ -272,3 +276,16 @@ def _manifest(
         load=recipe.load.say(),
         left_out=plan.left_out(),
     )
+
+
+def _context(plan: Plan, target: Live) -> int | None:
+    """The longest call there may be: by the plan, else by the servers' own word."""
+    limit = plan.recipe.context.max_tokens
+    return target.max_model_len if limit is None else limit
+
+
+def _limited(plan: Plan, target: Live) -> bool:
+    """A context that was set below the server's own left out calls of the workload."""
+    source, limit = plan.source, plan.recipe.context.max_tokens
+    lower = limit is not None and (target.max_model_len is None or limit < target.max_model_len)
+    return lower and bool(source.sessions_out or source.calls_out or source.calls_cut)

@@ -14,15 +14,20 @@ LEAST = 8
 """Letters of a secret; shorter words would be blotted out in prompts."""
 
 
+def known(http: HttpOptions) -> tuple[str, ...]:
+    """The secrets of a run: the API key, values of headers, secrets among body fields; the longest first."""
+    values = [http.api_key or "", *http.headers.values()]
+    values += [value.split()[-1] for value in http.headers.values() if value.split()]  # behind Bearer or Basic
+    values += _hidden(http.body, redact(http.body))
+    found = {value for value in values if len(value) >= LEAST}
+    return tuple(sorted(found, key=len, reverse=True))  # one may hold another
+
+
 class Blot:
-    """Takes the secrets of a run out of its exchanges: the API key, values of headers, secrets among body fields."""
+    """Takes the secrets of a run out of its exchanges."""
 
     def __init__(self, http: HttpOptions) -> None:
-        values = [http.api_key or "", *http.headers.values()]
-        values += [value.split()[-1] for value in http.headers.values() if value.split()]  # behind Bearer or Basic
-        values += _hidden(http.body, redact(http.body))
-        found = {msgspec.json.encode(value)[1:-1] for value in values if len(value) >= LEAST}
-        self._secrets = sorted(found, key=len, reverse=True)  # the longest first: one may hold another
+        self._secrets = [msgspec.json.encode(value)[1:-1] for value in known(http)]
 
     def __call__(self, exchange: Exchange) -> Exchange:
         line = msgspec.json.encode(exchange)

@@ -35,6 +35,7 @@ from workloom.drive.cost import WorkerCost
 from workloom.drive.driver import Control, End, Options, Progress, Share
 from workloom.errors import UsageError, WorkloomError
 from workloom.execute.live import quiet_s, work
+from workloom.execute.secrets import known
 from workloom.execute.target import Live
 from workloom.plan import Closed, Plan
 from workloom.store.writer import Log
@@ -223,7 +224,7 @@ def _main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what an interrupt means
     for other in others:
         other.close()
-    log = Log.of_worker(path, worker)
+    log = Log.of_worker(path, worker, known(target.http))
     try:
         result = clock.run_real(lambda time: _Worker(plan, target, path, options, worker, pipe, log, time).run())
         log.end()

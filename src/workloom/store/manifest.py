@@ -140,8 +140,10 @@ def redact_argv(argv: list[str]) -> list[str]:
     return out
 
 
-def redact_text(text: str) -> str:
-    """A text without what looks like a secret, or is one that stands in the environment."""
+def redact_text(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """A text without what looks like a secret, is one that stands in the environment, or one of `secrets`."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
     text = _WHOLE_LINE.sub(lambda m: f"{m[1]}{m[2]}{REDACTED}", text)
     text = _USERINFO.sub(f"{REDACTED}@", _LOOKS_SECRET.sub(REDACTED, _redact_assigned(text)))
     for name, value in os.environ.items():

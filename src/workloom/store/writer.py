@@ -37,15 +37,17 @@ from workloom.store.run import (
 class Log:
     """Takes the records of a run, or of one worker of it, into a journal; each is on disk within half a second."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, secrets: tuple[str, ...] = ()) -> None:
         self._journal = journal
+        self._secrets = secrets
+        """What servers may say again, and no record may hold."""
         self._append = journal.append
         self._encode = msgspec.msgpack.Encoder().encode
 
     @classmethod
-    def of_worker(cls, path: Path, worker: int) -> Log:
+    def of_worker(cls, path: Path, worker: int, secrets: tuple[str, ...] = ()) -> Log:
         """The log of one worker process of the run at `path`."""
-        return cls(Journal(path / f"{JOURNAL}.{worker}"))
+        return cls(Journal(path / f"{JOURNAL}.{worker}"), secrets)
 
     @property
     def stalled_s(self) -> float:
@@ -55,7 +57,7 @@ class Log:
     def call(self, record: CallRecord) -> None:
         """Append a call."""
         if record.error is not None:
-            record = structs.replace(record, error=redact_text(record.error))
+            record = structs.replace(record, error=redact_text(record.error, self._secrets))
         self._append(TAGS[CallRecord], record.instance, record.ordinal, self._encode(record))
 
     def session(self, record: SessionRecord) -> None:
@@ -78,8 +80,10 @@ class Log:
 class RunWriter(Log):
     """Writes one run. Use it as a context: left by an exception, the run is closed as interrupted or failed."""
 
-    def __init__(self, path: Path, manifest: Manifest, journal: Journal, lock: int) -> None:
-        super().__init__(journal)
+    def __init__(
+        self, path: Path, manifest: Manifest, journal: Journal, lock: int, secrets: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(journal, secrets)
         self.path = path
         self.manifest = manifest
         self._lock = lock
@@ -87,7 +91,7 @@ class RunWriter(Log):
         self._open = True
 
     @classmethod
-    def create(cls, path: Path | str, manifest: Manifest, plan_json: bytes) -> RunWriter:
+    def create(cls, path: Path | str, manifest: Manifest, plan_json: bytes, secrets: tuple[str, ...] = ()) -> RunWriter:
         """Make the directory with manifest and plan; one that holds anything is refused, a failure leaves nothing."""
         path = Path(path)
         refuse_used(path)
@@ -115,7 +119,7 @@ class RunWriter(Log):
                 where=str(path),
                 hint="choose a directory you may write to and that no other run uses, with -o",
             ) from error
-        return cls(path, manifest, journal, lock)
+        return cls(path, manifest, journal, lock, secrets)
 
     def close(
         self,
@@ -133,6 +137,7 @@ class RunWriter(Log):
         if not self._open:
             raise StoreError("the run is closed already", where=str(self.path))
         self._open = False
+        ended["notes"] = [redact_text(note, self._secrets) for note in ended.get("notes", [])]
         wall_s, cpu_s = host.monotonic() - self._began[0], host.cpu() - self._began[1]
         end = structs.replace(
             self.manifest,
@@ -141,7 +146,7 @@ class RunWriter(Log):
             wall_s=wall_s,
             cpu_s=cpu_s,
             stalled_s=self.stalled_s,
-            error=None if error is None else redact_text(error),
+            error=None if error is None else redact_text(error, self._secrets),
             **ended,
         )
         try:

@@ -62,6 +62,7 @@ class MessagesAnswer(Answer):
     """An answer of the messages API."""
 
     decoder = msgspec.json.Decoder(Event)
+
     def counts(self) -> Counts:
         usage: Usage | None = self.usage
         if usage is None:

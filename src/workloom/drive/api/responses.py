@@ -94,6 +94,7 @@ class ResponsesAnswer(Answer):
     """An answer of the responses API."""
 
     decoder = msgspec.json.Decoder(Event)
+
     def counts(self) -> Counts:
         usage: Usage | None = self.usage
         if usage is None:

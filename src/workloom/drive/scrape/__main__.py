@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import ssl
 import sys
+from urllib.parse import urlsplit
 
 import msgspec
 
 from workloom.clock import host, raw_ns
+from workloom.drive.scrape.fetch import tls
 from workloom.drive.scrape.follow import Follower, Out, PowerFollower
 from workloom.drive.scrape.lines import HEADERS_VARIABLE, LAST_S, Line
 from workloom.drive.scrape.power import PowerMeter
@@ -27,14 +28,19 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="power of this machine's GPUs too")
     parser.add_argument("--ca", help="file of certificates to trust")
     parser.add_argument("--insecure", action="store_true", help="trust any certificate")
+    parser.add_argument("--keyed", action="append", help="a server that the headers go to (default: all)")
     asked = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's business; the end of stdin is ours
     out = Out(sys.stdout.fileno(), parent)
     headers = msgspec.json.decode(os.environ.pop(HEADERS_VARIABLE, "{}"), type=dict[str, str])
     followers: list[Follower | PowerFollower] = []
     try:
-        context = _context(asked.ca, asked.insecure)
-        followers += [Follower(url, out, every_s=asked.every, headers=headers, context=context) for url in asked.urls]
+        context = tls(asked.ca, asked.insecure)
+        keyed = {_server(url) for url in asked.keyed or asked.urls}
+        followers += [
+            Follower(url, out, every_s=asked.every, headers=headers if _server(url) in keyed else {}, context=context)
+            for url in asked.urls
+        ]
     except (OSError, ValueError) as fault:
         out(Line("", raw_ns(), fault=str(fault)))
         return
@@ -53,10 +59,8 @@ def main() -> None:
     os._exit(0)  # a server that does not answer holds its thread
 
 
-def _context(ca: str | None, insecure: bool) -> ssl.SSLContext | None:
-    if insecure:
-        return ssl._create_unverified_context()
-    return ssl.create_default_context(cafile=ca) if ca else None
+def _server(url: str) -> str:
+    return urlsplit(url).netloc
 
 
 if __name__ == "__main__":

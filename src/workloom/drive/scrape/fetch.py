@@ -99,3 +99,24 @@ def _body(response: HTTPResponse, give_up: float) -> str:
 def _why(fault: BaseException) -> str:
     text = str(getattr(fault, "strerror", None) or fault) or type(fault).__name__
     return " ".join(text.split())[:200]
+
+
+class Asker(NamedTuple):
+    """How the pages of one server are asked for."""
+
+    headers: Mapping[str, str] | None = None
+    within_s: float = 5.0
+    context: ssl.SSLContext | None = None
+
+    def get(self, url: str) -> Answer:
+        return ask(url, headers=self.headers, within_s=self.within_s, context=self.context)
+
+    def post(self, url: str) -> Answer:
+        return ask(url, method="POST", headers=self.headers, within_s=self.within_s, context=self.context)
+
+
+def tls(ca: str | None, insecure: bool) -> ssl.SSLContext | None:
+    """What certificates are checked by: a file, nothing, or (None) the system's."""
+    if insecure:
+        return ssl._create_unverified_context()
+    return ssl.create_default_context(cafile=ca) if ca else None

@@ -100,7 +100,7 @@ def _kept(samples: list[Sample]) -> tuple[list[Row], list[str]]:
                 _put_label(groups, f"{name}{{{label}}}", sample.labels.get(label, ""), sample.labels.get("engine", ""))
             continue
         wanted = _wanted().get(name) or _wanted().get(name := name.removesuffix("_total"))
-        if wanted is None or not isfinite(sample.value):
+        if wanted is None or not isfinite(sample.value) or not _is_bound(sample.labels.get("le", "0")):
             continue
         families[wanted.family] = None
         labels = dict(sample.labels)
@@ -134,6 +134,13 @@ def _canonical(name: str) -> str:
         if name.startswith(written):
             return kept + name[len(written) :]
     return name
+
+
+def _is_bound(le: str) -> bool:
+    try:
+        return float(le) == float(le)
+    except ValueError:
+        return False
 
 
 def _bound(le: str) -> str:

@@ -8,7 +8,7 @@ from threading import Event
 import msgspec
 from msgspec import Struct
 
-from workloom.drive.scrape.fetch import Answer, ask, root
+from workloom.drive.scrape.fetch import Answer, Asker, root, tls
 
 
 class Reset(Struct, frozen=True):
@@ -49,23 +49,33 @@ _HINTS = {
 
 
 def reset_prefix_cache(
-    url: str, family: str | None = None, *, headers: Mapping[str, str] | None = None, within_s: float = 10.0
+    url: str,
+    family: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    within_s: float = 10.0,
+    ca: str | None = None,
+    insecure: bool = False,
 ) -> Reset:
     """Ask the server at `url` to forget its prefix cache. `family` as in :mod:`families`; None: by its /metrics.
 
     An unknown server is asked in every way there is; ways it does not have cost nothing.
     """
     base = root(url)
-    families = [family] if family is not None else _families(base, headers, within_s)
+    try:
+        asker = Asker(headers, within_s, tls(ca, insecure) if base.startswith("https") else None)
+    except (OSError, ValueError) as fault:
+        return Reset(url, False, said=f"the file of certificates cannot be used: {fault}")
+    families = [family] if family is not None else _families(base, asker)
     ways = list(dict.fromkeys(way for name in families for way in _WAYS.get(name, [])))
     if not ways:
         ways = list(dict.fromkeys(way for known in _WAYS.values() for way in known))
     refusals = []
     for way in ways:
         if way == _SLOTS:
-            done, said = _erase_slots(base, headers, within_s)
+            done, said = _erase_slots(base, asker)
         else:
-            done, said = _post(base + way, headers, within_s)
+            done, said = _post(base + way, asker)
         if done:
             return Reset(url, True, f"POST {way.partition('?')[0]}", said)
         hint = f" ({_HINTS[way]})" if way in _HINTS and len(ways) <= 2 else ""
@@ -73,18 +83,18 @@ def reset_prefix_cache(
     return Reset(url, False, said="; ".join(refusals))
 
 
-def _families(base: str, headers: Mapping[str, str] | None, within_s: float) -> list[str]:
+def _families(base: str, asker: Asker) -> list[str]:
     from workloom.drive.scrape.page import read  # and with it the parser, which a run has no other use for
 
-    answer = ask(base + "/metrics", headers=headers, within_s=within_s)
+    answer = asker.get(base + "/metrics")
     return read(answer.text).families if answer.ok else []
 
 
-def _post(url: str, headers: Mapping[str, str] | None, within_s: float) -> tuple[bool, str]:
+def _post(url: str, asker: Asker) -> tuple[bool, str]:
     """Again for a while where requests hold blocks still: one that was cancelled just now lets go at its next step."""
     pause = Event()
     for _ in range(TRIES):
-        answer = ask(url, method="POST", headers=headers, within_s=within_s)
+        answer = asker.post(url)
         done, said = _judge(answer)
         if done or not answer.ok:
             return done, said
@@ -107,9 +117,9 @@ def _judge(answer: Answer) -> tuple[bool, str]:
     return True, ""
 
 
-def _erase_slots(base: str, headers: Mapping[str, str] | None, within_s: float) -> tuple[bool, str]:
+def _erase_slots(base: str, asker: Asker) -> tuple[bool, str]:
     """llama.cpp keeps a cache for each slot, and erases them one by one."""
-    listed = ask(base + _SLOTS, headers=headers, within_s=within_s)
+    listed = asker.get(base + _SLOTS)
     if not listed.ok:
         return False, listed.text
     try:
@@ -120,7 +130,7 @@ def _erase_slots(base: str, headers: Mapping[str, str] | None, within_s: float) 
         return False, "the server lists no slots"
     for at, slot in enumerate(slots):
         where = f"{base}{_SLOTS}/{slot.get('id', at)}?action=erase"
-        answer = ask(where, method="POST", headers=headers, within_s=within_s)
+        answer = asker.post(where)
         if not answer.ok:
             return False, f"{at} of {len(slots)} slots erased, then {answer.text}"
     return True, ""

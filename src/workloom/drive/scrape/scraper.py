@@ -70,7 +70,8 @@ class Scraper:
 
     `urls` are those of the API (with or without `/v1`) or of pages (`.../metrics`). Lines are kept until `begin` says
     when the run's time began; from then on samples go to `sink`, **on a thread of the scraper's own**. `headers` (keys)
-    go into the environment of the process and nowhere else. Nothing a server does raises anything here.
+    go into the environment of the process and nowhere else, and to the servers of `keyed` alone where some are named.
+    Nothing a server does raises anything here.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Scraper:
         sink: Sink,
         *,
         headers: Mapping[str, str] | None = None,
+        keyed: Sequence[str] = (),
         every_s: float = 1.0,
         gpu: bool = False,
         ca: str | None = None,
@@ -87,6 +89,7 @@ class Scraper:
         self._sink = sink
         self._headers = dict(headers or {})
         self._argv = ["--every", str(every_s), *(["--gpu"] if gpu else []), *(["--insecure"] if insecure else [])]
+        self._argv += [word for url in keyed for word in ("--keyed", url)]
         self._argv += [*(["--ca", ca] if ca else []), "--", *dict.fromkeys(urls)]
         names = [*dict.fromkeys(urls), *(["gpu"] if gpu else [])]
         self._targets = {url: Target(url) for url in names}
