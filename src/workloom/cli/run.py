@@ -46,6 +46,10 @@ def run(
     if isinstance(where, Live):
         where = ask(where)
         limit = where.max_model_len
+    if preset is not None and preset.start is not None and (load.rate is not None or load.replay):
+        raise UsageError(
+            "the scenario is a closed loop", where="--scenario", found="--rate or --replay", hint="use --concurrency N"
+        )
     plan = make_plan(trace, reading, load, limit, preset)
     scenario = None
     if preset is not None and running.scenario is not None:

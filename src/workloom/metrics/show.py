@@ -58,6 +58,8 @@ def in_words(summary: Summary) -> str:
     """What the agents felt, for whoever reads one thing only."""
     calls = summary.calls
     said = f"In words: {'; '.join(_clauses(summary))}." if calls.ok else "No call succeeded."
+    if not calls.due:
+        said = "No call was due in the measured window."
     if calls.censored:
         many = f"{calls.censored:,} of {calls.due:,} calls"
         cut_off = "are still going" if _going(summary) else "were cut off by the end of the run"

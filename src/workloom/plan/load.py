@@ -21,7 +21,7 @@ class Closed(Struct, frozen=True, tag="closed"):
     concurrency: int
 
     def say(self) -> str:
-        return f"{self.concurrency} sessions at once"
+        return f"{self.concurrency} session{'s' * (self.concurrency != 1)} at once"
 
 
 class Open(Struct, frozen=True, tag="open"):
