@@ -40,6 +40,9 @@ bench: $(READY)
 	$(PY) benchmarks/simulator.py
 	$(PY) benchmarks/client_cpu.py
 	$(PY) benchmarks/ttft_error.py
+	$(PY) benchmarks/long_conversations.py
+	$(PY) benchmarks/memory.py
+	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/agreement.py
 	$(PY) benchmarks/import_speed.py
 	$(PY) benchmarks/characterize_speed.py

@@ -27,22 +27,22 @@ def streaming(streams: int) -> Plan:
     return client.plan(2 * streams, Closed(streams), 200)
 
 
-def long_lived(sessions: int, tokens: int) -> Plan:
+def long_lived(sessions: int, tokens: int, wait_s: float) -> Plan:
     """Sessions of two calls, the second long after the first of all of them: they are all alive meanwhile."""
     calls = (
         Call("first", 8, fresh=(Part("user", tokens),)),
-        Call("second", 8, (Edge("first", 20.0, "human"),), inherit=Inherit("first"), fresh=(Part("user", 64),)),
+        Call("second", 8, (Edge("first", wait_s, "human"),), inherit=Inherit("first"), fresh=(Part("user", 64),)),
     )
     return client.plan_of([Session(str(i), calls) for i in range(sessions)], Closed(sessions), sessions)
 
 
-def peak_mb(mock: Path, gap_ms: float, make: Callable[..., Plan], *sizes: int) -> float:
+def peak_mb(mock: Path, gap_ms: float, make: Callable[..., Plan], *sizes: float) -> float:
     """The most memory of a process that carries out a plan."""
     with client.server(mock, 50.0, gap_ms) as server, multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_mb, (server.port, make, sizes))
 
 
-def _peak_mb(port: int, make: Callable[..., Plan], sizes: tuple[int, ...]) -> float:
+def _peak_mb(port: int, make: Callable[..., Plan], sizes: tuple[float, ...]) -> float:
     seen, done = [pss_mb()], threading.Event()
 
     def watch() -> None:
@@ -74,10 +74,11 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--wait", type=float, default=20.0, help="seconds between the two calls of a session")
     client.with_mock(parser)
     args = parser.parse_args()
     show(f"{args.streams} streams of 100 tokens/s", peak_mb(args.mock, 10.0, streaming, args.streams), STREAMS_MB)
-    found_mb = peak_mb(args.mock, 0.0, long_lived, args.sessions, args.tokens)
+    found_mb = peak_mb(args.mock, 0.0, long_lived, args.sessions, args.tokens, args.wait)
     show(f"{args.sessions} live sessions of {args.tokens:,} tokens", found_mb, SESSIONS_MB)
 
 

@@ -17,7 +17,7 @@ from workloom.metrics import frame
 from workloom.metrics.calls import count
 from workloom.plan import Closed, Limits, Open, Plan, Start, Waits, Warmup
 from workloom.records import CallRecord, ChunkRun, Outcome
-from workloom.session import Call, Edge, Inherit, Part, Recorded, Session
+from workloom.session import Call, Edge, Inherit, Part, Recorded, Session, Span
 
 
 def chain(length: int, wait_s: float = 10.0, name: str = "s") -> Session:
@@ -145,7 +145,8 @@ def test_a_slot_that_could_not_be_warmed_up_takes_the_next_session() -> None:
     sessions = [chain(3, 1.0, f"s{i}") for i in range(12)]
     plan = changed(plan_of(sessions, Closed(4), Limits(sessions=8)), warmup=Warmup(calls_per_slot=1, max_failed=1.0))
     played = Played(plan, {"c0": BackendError("http_status", "503", status=503)})
-    assert [r.status for r in played.rows("warmup").values()] == ["error"] * 4
+    assert [r.status for r in played.log.calls[:12] if r.call == "c0"] == ["error"] * 4
+    assert [r.status for r in played.log.calls if r.phase == "warmup" and r.call != "c0"] == ["cancelled"] * 8
     assert {s.instance: s.status for s in played.log.sessions} == dict.fromkeys(range(8), "failed")
 
 
@@ -380,3 +381,57 @@ def test_the_edges_of_the_window_are_told_once_they_are_known() -> None:
     assert edges(plan_of(sessions, Closed(2))) == [(0, None), (0, 6 * S)]
     assert edges(plan_of(sessions, Closed(2), Limits(duration_s=5.0))) == [(0, 5 * S)]
     assert edges(plan_of(sessions, Open(1.0, "constant"), Limits(sessions=3))) == [(0, None), (0, 2 * S)]
+
+
+def test_a_model_has_no_more_of_another_s_prompt_than_it_was_sent() -> None:
+    """small is sent 300 tokens of the system prompt behind big, then all of it: 300 were there, in any session."""
+    calls = (
+        Call("m", 4, agent="big", spans=(Span("system", 1000, "trace"),), fresh=(Part("user", 10),)),
+        Call("s", 4, after=(Edge("m"),), inherit=Inherit("m", 300), agent="small", fresh=(Part("user", 10),)),
+        Call("t", 4, after=(Edge("s"),), spans=(Span("system", 1000, "trace"),), agent="small"),
+    )
+    log = Log()
+
+    async def main(clock: VirtualClock) -> None:
+        plan = plan_of([Session("s", calls)], Closed(1), Limits(sessions=2))
+        await drive(plan, Scripted(clock, {}), clock, log, served=lambda agent, model: agent)
+
+    run_virtual(main)
+    told = {(r.instance, r.call): r.ideal_cached_tokens for r in log.calls}
+    assert told == {(0, "m"): 0, (0, "s"): 0, (0, "t"): 300, (1, "m"): 1000, (1, "s"): 300, (1, "t"): 1000}
+
+
+def test_a_subagent_whose_prefill_fails_does_not_end_its_session() -> None:
+    """Both contexts are needed: main's and sub's. That of sub is refused: it is cold, and goes on."""
+
+    def at(start: float) -> Recorded:
+        return Recorded(start_s=start, end_s=start + 1)
+
+    calls = (
+        Call("m", 4, fresh=(Part("user", 10),), recorded=at(0)),
+        Call("x", 4, after=(Edge("m"),), agent="sub", fresh=(Part("user", 10),), recorded=at(1)),
+        Call("y", 4, after=(Edge("x", 9.0),), agent="sub", inherit=Inherit("x"), recorded=at(11)),
+        Call("n", 4, after=(Edge("y"),), inherit=Inherit("m"), fresh=(Part("report", 5),), recorded=at(12)),
+    )
+    plan = changed(plan_of([Session("s", calls)], Closed(1), Limits(sessions=1)), start=Start(0.5, 0.5))
+    played = Played(plan, {"x": BackendError("http_status", "503", status=503)})
+    assert {r.call: r.status for r in played.log.calls} == {"m": "ok", "x": "error", "y": "ok", "n": "ok"}
+    assert played.end.reason == "sessions"
+
+
+def test_an_interrupt_in_the_pause_ends_the_run_at_once_and_one_in_the_warm_up_after_its_calls() -> None:
+    plan = changed(
+        plan_of([chain(9, 1.0)], Closed(2), Limits(sessions=2)), warmup=Warmup(calls_per_slot=3, pause_s=100.0)
+    )
+    played = Played(plan, at={50.0: lambda self: self.control.drain()})
+    assert played.end.reason == "interrupted" and len(played.log.calls) == 6
+    assert max(s.end_ns for s in played.log.sessions) == 50 * S
+    played = Played(plan, at={1.5: lambda self: self.control.drain()})
+    assert [r.done_ns for r in played.log.calls] == [S, S, 2 * S, 2 * S], "no third call"
+    assert max(s.end_ns for s in played.log.sessions) == 2 * S
+
+
+def test_an_interrupt_bounds_what_a_limit_on_calls_left_in_flight() -> None:
+    plan = plan_of([chain(9, 1.0)], Closed(1), Limits(calls=1))
+    played = Played(plan, {"c0": 1000.0}, at={5.0: lambda self: self.control.drain()}, drain_s=10.0)
+    assert [(r.status, r.done_ns) for r in played.log.calls] == [("censored", 15 * S)]

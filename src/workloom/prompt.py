@@ -165,6 +165,19 @@ class Cursors:
             return 0
         return self._add(prompt, min(prompt.base_tokens, prompt.lead_tokens), prompt.tail[: prompt.lead_pieces])
 
+    def add_whole(self, prompt: Prompt, tokens: int) -> int:
+        """Add the first `tokens` of a prompt whose base was not added; return how many were there before."""
+        if not tokens:
+            return 0
+        key, pieces, begin = prompt.key, [], 0
+        for text, end in zip(key.ids, key.ends, strict=True):
+            pieces.append((text, min(end, tokens) - begin))
+            begin = end
+            if end >= tokens:
+                break
+        self._ends[prompt], held = self._start.then(pieces)
+        return held
+
     def add_answer(self, prompt: Prompt) -> None:
         """Add the answer that came to a prompt that was added."""
         if prompt.answer_tokens:

@@ -2,11 +2,14 @@
 
 Instants are integer nanoseconds since the start of the run. Durations (TTFT, TBC, ...) are derived once, in
 :mod:`workloom.metrics`.
+
+None of these can be part of a cycle, so the garbage collector need not know them (`gc=False`): a look at the chunks of
+256 streams would hold all streams up for milliseconds.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct
 
@@ -19,7 +22,7 @@ Phase = Literal["warmup", "run"]
 """warmup: sent before the measured window, to put a session's earlier context into the server's cache."""
 
 
-class ChunkRun(NamedTuple):
+class ChunkRun(Struct, frozen=True, array_like=True, gc=False):
     """`count` chunks of `tokens_each` tokens: chunk i arrives at first + i*gap + slope*i*(i-1)/2 (nanoseconds).
 
     So gap i (between chunk i and i+1) is gap + i*slope: one run says thousands of tokens of a growing context.
@@ -29,7 +32,7 @@ class ChunkRun(NamedTuple):
     first_ns: int
     gap_ns: float
     slope_ns: float
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    count: int
     tokens_each: int
 
     def at(self, i: int) -> int:
@@ -41,7 +44,7 @@ class ChunkRun(NamedTuple):
         return self.at(self.count - 1)
 
 
-class CallRecord(Struct, omit_defaults=True):
+class CallRecord(Struct, omit_defaults=True, gc=False):
     """One call of a run, whatever became of it. Tokens: planned by the plan, sent by us, counted by the server."""
 
     instance: int
@@ -96,12 +99,14 @@ class CallRecord(Struct, omit_defaults=True):
     """Sent again on a new connection, because the server had closed the kept one."""
     retries: int = 0
     """How often it was sent again after it had failed, where that was asked for. `sent_ns` is of the last time."""
+    connect_ns: int = 0
+    """Of the time from due to sent, what it took to get a new connection: the network's and the server's, not ours."""
     bytes_sent: int | None = None
     bytes_received: int | None = None
     chunks: list[ChunkRun] = []
 
 
-class SessionRecord(Struct, omit_defaults=True):
+class SessionRecord(Struct, omit_defaults=True, gc=False):
     """One session tree of a run."""
 
     instance: int
@@ -117,7 +122,7 @@ class SessionRecord(Struct, omit_defaults=True):
     user: str | None = None
 
 
-class Outcome(Struct, omit_defaults=True):
+class Outcome(Struct, omit_defaults=True, gc=False):
     """What a backend says of a call that came to its end. Chunks have gone to on_chunk before."""
 
     done_ns: int
@@ -140,6 +145,7 @@ class Outcome(Struct, omit_defaults=True):
     retries: int = 0
     bytes_sent: int | None = None
     bytes_received: int | None = None
+    connect_ns: int = 0
 
 
 class ServerSample(Struct, omit_defaults=True):

@@ -4,7 +4,7 @@ A prompt is ``inherited + spans + fresh`` tokens, in that order: what it repeats
 then named texts it shares with calls that are no ancestors, then text unlike anything else. Recorded, hand-written
 and synthetic workloads, the live driver, the simulator and the analysis all use these structs.
 
-Everything is frozen; token counts are tokens, times are seconds, instants are seconds from the start of the session.
+Everything is frozen and holds no cycles (the collector need not look at it); token counts are tokens, times are seconds, instants are seconds from the start of the session.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Gap = Literal["tool", "human", "spawn", "network", "orchestration", "none"]
 Status = Literal["ok", "error", "aborted"]
 
 
-class Span(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Span(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """The first `tokens` tokens of the text called `name`.
 
     Two uses share the shorter length, and only if everything before them is equal too. Scope `trace`: one text for
@@ -34,7 +34,7 @@ class Span(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     scope: Scope = "session"
 
 
-class Part(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Part(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A piece of fresh text. `seconds`: how long the tool that made it ran; `from_call`: whose result it carries.
 
     `text`: what it says, only where an import was told to keep texts.
@@ -48,7 +48,7 @@ class Part(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     text: str | None = None
 
 
-class Edge(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Edge(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What must be done first, and how long after that the call is due."""
 
     call: str
@@ -56,7 +56,7 @@ class Edge(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     gap: Gap = "none"
 
 
-class Inherit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Inherit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """The prompt begins with that much of an ancestor's prompt + answer; `tokens` None means all of it.
 
     All is its prompt and whatever answer came, also when a live answer is shorter or longer than planned.
@@ -66,7 +66,7 @@ class Inherit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     tokens: int | None = None
 
 
-class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What the trace says happened: instants in seconds from the start of the session.
 
     `estimated`: the counts (prompt_tokens, output_tokens, ...) that the trace does not tell and its reader worked out.
@@ -83,7 +83,7 @@ class Recorded(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     answer: str | None = None
 
 
-class Call(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Call(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """One inference request."""
 
     id: str
@@ -112,7 +112,7 @@ class Call(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
         return sum(part.tokens for part in self.fresh)
 
 
-class Session(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Session(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A DAG of calls in topological order (every edge and inherit points backwards)."""
 
     id: str
@@ -123,7 +123,7 @@ class Session(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     origin: str | None = None
 
 
-class Header(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Header(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """The first line of a native trace. `block_tokens`: the block size shared prefixes were found at, if any."""
 
     format: Literal["workloom"] = "workloom"

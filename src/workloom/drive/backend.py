@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -13,7 +13,7 @@ from workloom.prompt import Prompt
 from workloom.records import ChunkRun, Outcome, Phase
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """One call, ready to be sent.
 
     `prompt` says which texts, `output_tokens` how many tokens to ask for (1 or more), `stop_after` after how many to
@@ -50,8 +50,19 @@ Ended = Callable[[Outcome | BaseException], None]
 """Hears once what became of a call, on a turn of the loop of its own: an exception is what `call` would have raised."""
 
 
+class Sent(NamedTuple):
+    """What is known of a call whatever became of it."""
+
+    target: str
+    served_model: str
+    prompt_tokens: int
+    asked_output_tokens: int | None
+    bytes: int
+    retries: int
+
+
 class UnderWay(Protocol):
-    """A call that was begun."""
+    """A call that was begun. One that has a method `sent` says with it, as :class:`Sent`, what was sent."""
 
     def cancel(self) -> object:
         """Give it up: `Ended` soon hears a CancelledError, unless the call had just come to its end."""

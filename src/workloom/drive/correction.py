@@ -114,7 +114,7 @@ def _median(values: list[float]) -> float:
     return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
 
 
-class Turn(Struct):
+class Turn(Struct, eq=False, gc=False):
     """What a prompt adds to another, and in how many tokens each of its pieces is to be said."""
 
     origin: Prompt | None

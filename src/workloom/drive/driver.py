@@ -196,7 +196,7 @@ class _Drive:
         self.over = False
         self.closing = False
         """No call is started any more."""
-        self.stopping = False
+        self.stopping = self.interrupted = False
         self.recycled = False
         """True once a slot was used again, or a session arrived by itself: then the load has an end."""
         self.loaded_until: int | None = None
@@ -239,13 +239,17 @@ class _Drive:
             if self.plan.recipe.warms_up:
                 self.progress.phase = "warm-up"
                 first = list(await warm_up(self, [next(instances) for _ in first]))
+                if self.interrupted:
+                    self.halt()
+                    return
                 self.progress.phase = "pause"
         begin = self.clock.now() + to_ns(warmup.pause_s)
         if self.share.gate is not None:
             begin = await self.share.gate()
         if begin > self.clock.now():
             await self.clock.sleep_until(begin)
-        self.progress.phase = "run"
+        if not self.interrupted:
+            self.progress.phase = "run"
         self.start_ns = begin + to_ns(warmup.settle_s)
         if self.duration_ns is not None:
             self.end_ns = self.start_ns + self.duration_ns
@@ -301,26 +305,35 @@ class _Drive:
     def _window_over(self) -> None:
         """The duration is over: load goes on until the calls that were due in it have ended, or the drain has."""
         assert self.end_ns is not None
-        self._loaded(self.end_ns, "duration")
+        self.loaded(self.end_ns, "duration")
         self.stopping = True
         self.progress.phase = "draining"
         self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self.halt)
         self.maybe_halt()
 
     def maybe_halt(self) -> None:
-        if self.stopping and self.due_in_window == 0:
+        if self.stopping and self.due_in_window == 0 and not self._late():
             self.halt()
+
+    def _late(self) -> bool:
+        """A call that is due in the window has not left yet: its timer comes a moment late."""
+        assert self.end_ns is not None
+        return any(due_ns < self.end_ns for tree in self.trees.values() if (due_ns := tree.next_due_ns) is not None)
 
     def interrupt(self) -> None:
         """Start no more calls; those in flight may end within the drain. Sessions in between are censored."""
-        if self.closing:
+        if self.interrupted:
             return
         now = self.clock.now()
-        self._loaded(now, "interrupted")
+        self.interrupted = True
+        self.loaded(now, "interrupted")
         self.progress.phase = "draining"
         self.clock.call_at(now + to_ns(self.options.drain_s), self.halt)
-        self.closing = True
-        asyncio.get_running_loop().call_soon(self._no_more_calls)
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self._no_more_calls)
+        if not self.feeding and not self.progress.calls_live:  # in the pause behind a warm-up
+            self.halt()
 
     def halt(self) -> None:
         """The run is over."""
@@ -335,11 +348,11 @@ class _Drive:
     def give_up(self, why: str) -> None:
         """The run is hopeless: it ends now, with what it has."""
         if not self.stopped.done():
-            self._loaded(self.clock.now())
+            self.loaded(self.clock.now())
             self.reason, self.fault = "hopeless", why
             self.halt()
 
-    def _loaded(self, until_ns: int, reason: Reason = "sessions") -> None:
+    def loaded(self, until_ns: int, reason: Reason = "sessions") -> None:
         """From now on the load is no longer as asked; the first time counts."""
         if self.loaded_until is None:
             self.loaded_until, self.reason = until_ns, reason
@@ -358,7 +371,7 @@ class _Drive:
                 return False
             self.calls_left -= 1
             if self.calls_left == 0:
-                self._loaded(self.clock.now(), "calls")
+                self.loaded(self.clock.now(), "calls")
                 self.recycled = True
                 self.closing = True
                 asyncio.get_running_loop().call_soon(self._no_more_calls)
@@ -388,8 +401,7 @@ class _Drive:
             self.feeding += 1
             self.start(Tree(self, instance, self.fed), at)
             self.recycled = True
-        if self.loaded_until is None:
-            self.loaded_until = self.clock.now()
+        self.loaded(self.clock.now())
 
     def start(self, tree: Tree, due_ns: int) -> None:
         """A session begins."""
@@ -434,8 +446,7 @@ class _Slot:
             drive.fail(fault)
             return
         drive.idle.arrived()
-        if drive.loaded_until is None:
-            drive.loaded_until = drive.clock.now()
+        drive.loaded(drive.clock.now())
         drive.fed()
 
     def _start(self, tree: Tree) -> None:

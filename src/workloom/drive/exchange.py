@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from workloom.clock import Timer, to_ns
-from workloom.drive.backend import Ended, Request
+from workloom.drive.backend import Ended, Request, Sent
 from workloom.drive.http1 import Connection, Stale
 from workloom.drive.sse import NEVER, Answer
 from workloom.errors import BackendError
@@ -44,7 +44,12 @@ class HttpCall(Struct, eq=False):
     sent_ns: int | None = None
     answer: Answer | None = None
     connection: Connection | None = None
+    reused: bool = False
+    received: int = 0
+    """Bytes of the answer, once it is whole."""
     connecting: asyncio.Task[Connection] | None = None
+    connect_ns: int = 0
+    """Time that connections took to be made."""
     tape: Tape | None = None
     timer: Timer | None = None
     """Until when a retry waits, or the first byte may take."""
@@ -66,14 +71,21 @@ class HttpCall(Struct, eq=False):
                 self.connection.abort()
             self._settle(asyncio.CancelledError())
 
+    def sent(self) -> Sent:
+        """What was sent, as far as it was."""
+        sending = self.sending
+        return Sent(self.lane.target, sending.model, sending.tokens, sending.asked, sending.size, self.retries)
+
     # --- on the way
 
     def _connect(self) -> None:
+        self.connect_ns -= self.by.clock.now()
         self.connecting = asyncio.create_task(self.lane.pool.connect(), name=self.request.name)
         self.connecting.add_done_callback(self._connected)
 
     def _connected(self, task: asyncio.Task[Connection]) -> None:
         self.connecting = None
+        self.connect_ns += self.by.clock.now()
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
             self._failed(fault)
@@ -112,15 +124,29 @@ class HttpCall(Struct, eq=False):
             return
         if fault is not None:
             self._failed(fault)
-            return
-        self._done(at_ns - self.by.clock.origin)
+        else:
+            self._succeed(at_ns - self.by.clock.origin)
 
-    def _done(self, done_ns: int) -> None:
-        by, connection, answer, sent_ns = self.by, self.connection, self.answer, self.sent_ns
-        assert connection is not None and answer is not None and sent_ns is not None
-        outcome = by.outcome(connection, self.lane, self.sending, self.request, answer, sent_ns, done_ns)
-        outcome.resent, outcome.retries = self.resent, self.retries
-        self._settle(outcome)
+    def _succeed(self, done_ns: int) -> None:
+        """Within the handling of a read: others wait to be read, so the rest comes later."""
+        connection = self.connection
+        assert connection is not None
+        self.over = True
+        self.reused, self.received = connection.used > 1, connection.received  # it may be another call's in a moment
+        self.connection = None
+        if self.timer is not None:
+            self.timer.cancel()
+        self.by.turns.add(self._tell, done_ns)
+
+    def _tell(self, done_ns: int) -> None:
+        answer = self.answer
+        assert answer is not None
+        try:
+            end: Outcome | BaseException = self.by.outcome(self, answer, done_ns)
+        except Exception as fault:
+            end = fault
+        self._let_go()
+        self.on_end(end)
 
     def _failed(self, fault: BaseException) -> None:
         """Once more on a new connection, or after a while, where that may be; else this is the end of it."""
@@ -130,12 +156,12 @@ class HttpCall(Struct, eq=False):
         if isinstance(fault, Stale):
             by.resent += 1
             self.resent = True
-            self._loose()
+            self._let_go()
             self._connect()
             return
         if isinstance(fault, BackendError):
             if fault.kind == "empty" and self.request.phase == "warmup":  # a warm-up's token may have no text
-                self._done(by.clock.now())
+                self._succeed(by.clock.now())
                 return
             fault.sent_ns, fault.retries = self.sent_ns, self.retries
             if self.retries < by.options.retries and not came and _passing(fault):
@@ -147,12 +173,11 @@ class HttpCall(Struct, eq=False):
         wait_s = _BACKOFF_S * 2**self.retries if fault.retry_after_s is None else fault.retry_after_s
         self.retries += 1
         self.by.retried += 1
-        self._loose()
-        self.sent_ns = None
+        self._let_go()
         clock = self.by.clock
         self.timer = clock.call_at(clock.now() + to_ns(min(wait_s, _LONGEST_BACKOFF_S)), self.start)
 
-    def _loose(self) -> None:
+    def _let_go(self) -> None:
         """What one attempt held is let go."""
         if self.timer is not None:
             self.timer.cancel()
@@ -160,12 +185,12 @@ class HttpCall(Struct, eq=False):
         if self.tape is not None:
             self.tape.over(self.sent_ns or 0)
             self.tape = None
-        self.connection = self.answer = None
+        self.connection = self.answer = self.sent_ns = None
 
     def _settle(self, end: Outcome | BaseException) -> None:
         self.over = True
-        self._loose()
-        self.by.loop.call_soon(self.on_end, end)
+        self._let_go()
+        self.by.turns.add(self.on_end, end)
 
 
 def _passing(fault: BackendError) -> bool:

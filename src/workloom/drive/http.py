@@ -17,11 +17,12 @@ from msgspec import Struct
 from workloom.clock import RealClock, to_ns
 from workloom.drive.backend import Ended, Request
 from workloom.drive.exchange import HttpCall
-from workloom.drive.http1 import Connection, Endpoint, Pool, Traffic
+from workloom.drive.http1 import Endpoint, Pool, Traffic
 from workloom.drive.preflight import Preflight, ask, both
 from workloom.drive.render import Renderer
 from workloom.drive.sse import Answer
 from workloom.drive.targets import HttpOptions, Tail, body_start, header_lines, request_path
+from workloom.drive.turns import Turns
 from workloom.records import ChunkRun, Outcome
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Lane:
         self.start += common + b"Content-Type: application/json\r\n"
 
 
-class Sending(Struct, eq=False):
+class Sending(Struct, eq=False, gc=False):
     """The bytes of one call, ready to be handed over, and what they ask for."""
 
     lines: list[bytes]
@@ -74,7 +75,7 @@ class HttpBackend:
         """Calls sent again because they had failed, each as often as it was."""
         self.traffic = Traffic()
         self.clock = clock
-        self.loop = clock.loop
+        self.turns = Turns(clock.loop, clock.raw)
         self.debug = debug
         api = options.speaks()
         self.answers = api.answers
@@ -83,7 +84,11 @@ class HttpBackend:
             Lane(url, end, options, Pool(end, clock.raw, self.traffic, options.connect_timeout_s))
             for url, end in zip(options.urls, options.endpoints(), strict=True)
         ]
-        self._renderer = Renderer(style, api.frame, correct=options.correct, tools=options.tools)
+        self._renderers = {
+            model: Renderer(style, api.frame, correct=options.correct, tools=options.tools)
+            for model in options.served_models
+        }
+        """One for each served model: what a turn costs beyond its words is its template's."""
         self._opens = {model: body_start(options, api, model) for model in options.served_models}
         self._tail = Tail(options, api)
         self._keep = options.reasoning == "keep"
@@ -116,23 +121,16 @@ class HttpBackend:
             raise end
         return end
 
-    def outcome(
-        self,
-        connection: Connection,
-        lane: Lane,
-        sending: Sending,
-        request: Request,
-        answer: Answer,
-        sent_ns: int,
-        done_ns: int,
-    ) -> Outcome:
+    def outcome(self, call: HttpCall, answer: Answer, done_ns: int) -> Outcome:
         """What became of a call whose answer has come to its end."""
+        request, sending, sent_ns = call.request, call.sending, call.sent_ns
+        assert sent_ns is not None
         counts = answer.counts()
         output_tokens = counts.output_tokens
         if output_tokens is None and answer.finish == "hangup":
             output_tokens = answer.chunks
         if counts.prompt_tokens is not None:
-            self._renderer.counted(request.prompt, counts.prompt_tokens)
+            self._renderers[sending.model].counted(request.prompt, counts.prompt_tokens)
         if answer.thoughts and not self._keep and output_tokens is not None:
             request.prompt.answer_text_tokens = output_tokens - _thought(answer, counts.reasoning_tokens, output_tokens)
         return Outcome(
@@ -147,16 +145,19 @@ class HttpBackend:
             answer.finish,
             answer.text(self._keep),
             sending.model,
-            lane.target,
-            connection.used > 1,
-            bytes_sent=sending.size,
-            bytes_received=connection.received,
+            call.lane.target,
+            call.reused,
+            call.resent,
+            call.retries,
+            sending.size,
+            call.received,
+            call.connect_ns,
         )
 
     def _sending(self, request: Request, lane: Lane) -> Sending:
         options = self.options
-        rendered = self._renderer.render(request.prompt)
         model = options.model if not options.models else options.served(request.agent, request.model)
+        rendered = self._renderers[model].render(request.prompt)
         tail, asked = self._tail.of(request.output_tokens, request.phase == "warmup", rendered.tokens)
         tail = self._frame.close(rendered.last_role) + tail
         start = self._opens[model]

@@ -26,13 +26,10 @@ class Ideal:
                 mine.first = prompt
                 return mine.leads.add_lead(prompt)
         own = mine.begun()
-        missing = []
-        base = prompt.base
-        while base is not None and base not in mine.seen:  # over before the run began, or answered by another model
-            missing.append(base)
-            base = base.base
-        held = _held_before(own, mine.leads, missing, prompt)
-        mine.seen.update(missing)
+        if prompt.base is None or prompt.base in mine.seen:
+            held = max(own.add(prompt), mine.leads.add_lead(prompt))
+        else:  # what it goes on from was over before the run began, or was answered by another model
+            held = max(own.add_whole(prompt, prompt.tokens), mine.leads.add_whole(prompt, prompt.lead_tokens))
         mine.seen.add(prompt)
         return held
 
@@ -72,14 +69,3 @@ class _Mine:
             if self.first_answered:
                 self._own.add_answer(first)
         return self._own
-
-
-def _held_before(own: Cursors, leads: Cursors, missing: list[Prompt], prompt: Prompt) -> int:
-    """Ancestors that were never sent to this model are added on the way, and are no hit themselves."""
-    line = [*reversed(missing), prompt]
-    held = line[0].base_tokens  # of an ancestor that was sent, or 0
-    for each in line:
-        found = max(own.add(each), leads.add_lead(each))
-        if held >= each.base_tokens:  # else what `found` counts of the base was put there a moment ago
-            held = found
-    return held

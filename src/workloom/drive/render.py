@@ -100,13 +100,15 @@ class Renderer:
         if self.correction is not None:
             turn = self.correction.turn(prompt, trail, tokens, words, pieces, roles)
         wanted = turn.tokens if turn is not None else [piece.tokens for piece in pieces]
-        private = prompt.lead_tokens < prompt.base_tokens
+        private_at, at = self._private_at(prompt), prompt.base_tokens
         for piece, role, count in zip(pieces, roles, wanted, strict=True):
             if piece.source is None and piece.said is None:
                 text, own = self._style.text(piece.text, count), count
             else:
-                text, own = self._text(piece, count, private)
-            private = private or piece.text < TRACE_TEXTS
+                text, own = self._text(piece, count, private_at is not None)
+            if private_at is None and piece.text < TRACE_TEXTS:
+                private_at = at
+            at += piece.tokens
             fragment = (self._glues.get((before, role)) or self._glue(trail, role)) + text
             trail.add(fragment, role, count, own)
             size += len(fragment)
@@ -115,10 +117,23 @@ class Renderer:
             before = role
         count = len(trail.fragments)
         if turn is None:
-            return Rendered(self, trail, count, size, tokens, words, float(tokens))
-        return Rendered(self, trail, count, size, tokens, words, turn.expected, turn.origin, turn.kind)
+            return Rendered(self, trail, count, size, tokens, words, float(tokens), private_at=private_at)
+        expected, origin, kind = turn.expected, turn.origin, turn.kind
+        return Rendered(self, trail, count, size, tokens, words, expected, origin, kind, private_at=private_at)
 
     # -- what a prompt inherits
+
+    def _private_at(self, prompt: Prompt) -> int | None:
+        """Where the inherited part has words of this session alone. The text of an answer, live or recorded, may be
+        that of another session too; our own words that stand for one are not."""
+        base = prompt.base
+        before = None if base is None else kept(base, self)
+        if base is None or before is None:
+            return None
+        if before.private_at is not None and before.private_at < prompt.base_tokens:
+            return before.private_at
+        said = base.answer_text is not None and not base.answer_text.isspace() and base.answer_text != ""
+        return None if said or prompt.base_tokens <= base.tokens else base.tokens
 
     def _begin(self, prompt: Prompt) -> tuple[Trail, int, int, int]:
         """A trail that ends where the inherited part does, its bytes, its tokens and our words among them."""

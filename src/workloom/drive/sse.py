@@ -27,7 +27,7 @@ _LONGEST_WHOLE = 1 << 26
 _NOT_OPENAI = "does the server speak the API that was asked for?"
 
 
-class Counts(Struct):
+class Counts(Struct, gc=False):
     """Tokens by the server's own count; None where it does not say. Output includes reasoning, prompt the cached."""
 
     prompt_tokens: int | None = None

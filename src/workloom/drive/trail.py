@@ -58,6 +58,8 @@ class Rendered(Struct, eq=False):
     other: Rendered | None = None
     """What another renderer made of the same prompt."""
     learned: bool = False
+    private_at: int | None = None
+    """Where, in tokens of the plan, words stand that no other session has; None: nowhere yet."""
 
     @property
     def fragments(self) -> list[bytes]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from workloom.clock import Timer, to_ns
-from workloom.drive.backend import Request, UnderWay
+from workloom.drive.backend import Request, Sent, UnderWay
 from workloom.drive.ideal import Ideal
 from workloom.errors import BackendError
 from workloom.plan import Instance
@@ -120,7 +120,8 @@ class Tree:
         self._maybe_end()
 
     async def warm(self, call: Call, *, advance: bool) -> bool:
-        """Send a call of one output token in the warm-up; False when it failed. `advance`: it is over then."""
+        """Send a call of one output token in the warm-up; `advance`: it is over then. False when one of the root agent
+        failed: the session ends with it."""
         prompt = self.prompts.made.get(call.id) or self.prompts.make(call)
         done: asyncio.Future[Flight] = asyncio.get_running_loop().create_future()
         flight = self._send(call, prompt, self.drive.clock.now(), "warmup", done.set_result)
@@ -135,10 +136,13 @@ class Tree:
         self.drive.sink.call(record)
         if cancelled or record.status == "censored":
             raise asyncio.CancelledError
-        if record.status != "ok":
-            self.fault = (record.error or record.status).partition("\n")[0]
+        if record.status != "ok" and call.agent == self.instance.session.calls[0].agent:
+            self.fault, self.failed = (record.error or record.status).partition("\n")[0], True
+            for other in self.instance.session.calls:
+                if self.missing[other.id] >= 0 and other is not call:
+                    self.drive.sink.call(self._never_sent(other, call.id, record))
             return False
-        self._answer_as_planned(call, prompt)
+        self._answer_as_planned(call, prompt)  # of a subagent too whose prefill failed: its context is cold then
         if advance:
             self._pass_over(call)
             for child in self.children[call.id]:
@@ -288,12 +292,20 @@ class Tree:
             record.connection_reused, record.resent = end.connection_reused, end.resent
             record.retries = end.retries
             record.bytes_sent, record.bytes_received = end.bytes_sent, end.bytes_received
+            record.connect_ns = end.connect_ns
             flight.prompt.answer_text = end.answer
-        elif isinstance(end, BackendError):
+            return
+        if flight.under_way is not None and (sent := getattr(flight.under_way, "sent", None)) is not None:
+            told: Sent = sent()
+            record.target, record.served_model, record.retries = told.target, told.served_model, told.retries
+            record.sent_prompt_tokens, record.asked_output_tokens = told.prompt_tokens, told.asked_output_tokens
+            record.bytes_sent = told.bytes
+        if isinstance(end, BackendError):
             record.status, record.error_kind, record.error = "error", end.kind, str(end)
             if end.kind == "timeout":
                 record.status, record.error_kind = "timeout", None
-            record.sent_ns, record.http_status, record.retries = end.sent_ns, end.status, end.retries
+            record.sent_ns, record.http_status = end.sent_ns, end.status
+            record.retries = max(record.retries, end.retries)
         elif isinstance(end, asyncio.CancelledError):
             record.status = "timeout" if flight.timed_out else "censored"
             record.sent_ns = flight.started_ns
@@ -392,6 +404,7 @@ class Tree:
             ordinal=self.ordinals[call.id],
             planned_prompt_tokens=self.planned[call.id],
             planned_output_tokens=call.answer_tokens,
+            phase=record.phase,
             error_kind=record.error_kind or record.status,
             cause=cause,
         )

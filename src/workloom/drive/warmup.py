@@ -48,7 +48,6 @@ async def warm_up(drive: _Drive, instances: list[Instance]) -> list[Tree | None]
         if isinstance(result, Exception):
             raise result
         faults.append(tree.fault or f"it took longer than {recipe.warmup.max_s:g} s")
-        tree.failed = True
         tree.settle("ok")
         ready.append(None)
     if len(faults) > recipe.warmup.max_failed * len(trees):

@@ -53,8 +53,9 @@ def tpot_s(calls: Calls, output_tokens: Floats | None = None) -> Floats:
 
 
 def lag_s(calls: Calls) -> Floats:
-    """Dispatch lag: sent - due, what the tool itself added; of every call that was sent, and sent once."""
-    lag: Floats = np.where(calls.retries > 0, np.nan, (calls.sent_ns - calls.due_ns) / NS)
+    """Dispatch lag: sent - due, what the tool itself added, without what a new connection took; of every call that was
+    sent, and sent once."""
+    lag: Floats = np.where(calls.retries > 0, np.nan, (calls.sent_ns - calls.due_ns - calls.connect_ns) / NS)
     return lag
 
 

@@ -71,6 +71,7 @@ class Calls:
     ideal_prompt_tokens: Floats
     output_tokens: Floats
     retries: Floats
+    connect_ns: Floats
     status: Ints
     """Index into STATUSES."""
     warmup: Bools

@@ -24,6 +24,10 @@ _MAIN = Call("", 0).agent
 """The default itself: the encoder leaves out what is identical, not what is equal."""
 
 
+SMALL_BYTES, MOST_SMALL = 4096, 1024
+"""Packed sessions up to so long, and so many of them, are kept unpacked."""
+
+
 class Source:
     """The sessions of a trace that a plan can use, after its context limit."""
 
@@ -32,6 +36,8 @@ class Source:
         self._file = tempfile.TemporaryFile(prefix="workloom-")  # noqa: SIM115 (open as long as the source lives)
         weakref.finalize(self, self._file.close)
         self._places: list[tuple[int, int]] = []
+        self._small: dict[int, Session] = {}
+        """Short sessions that were asked for: those that come by the thousand, again and again."""
         self.starts_s: list[float | None] = []
         self.common_clock = reading.header.common_clock
         self.sessions_read = self.calls_read = 0
@@ -70,8 +76,13 @@ class Source:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Session:
-        offset, length = self._places[index]
-        return _unpack(os.pread(self._file.fileno(), length, offset))  # no seek: forked workers share the file
+        session = self._small.get(index)
+        if session is None:
+            offset, length = self._places[index]
+            session = _unpack(os.pread(self._file.fileno(), length, offset))  # no seek: forked workers share the file
+            if length <= SMALL_BYTES and len(self._small) < MOST_SMALL:
+                self._small[index] = session
+        return session
 
     def require(self) -> None:
         """Raise PlanError when nothing is left to run."""

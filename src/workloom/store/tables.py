@@ -79,7 +79,7 @@ def _column(kind: type[R], records: list[R], field: pa.Field) -> pa.Array:
     values = [getattr(record, field.name) for record in records]
     try:
         return _chunk_column(values, field.type) if field.name == "chunks" else pa.array(values, type=field.type)
-    except (OverflowError, TypeError, ValueError, pa.ArrowException) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError, pa.ArrowException) as error:
         raise StoreError(
             f"a record does not fit into its table: {error}",
             where=f"table {NAMES[kind]}, column {field.name}",
@@ -95,7 +95,8 @@ def _chunk_column(lists: list[list[ChunkRun]], kind: pa.DataType) -> pa.Array:
     offsets = np.zeros(len(lists) + 1, dtype=np.int32)
     np.cumsum([len(runs) for runs in lists], out=offsets[1:])
     fields = list(kind.value_type)
-    columns = list(zip(*(run for runs in lists for run in runs), strict=True)) or [()] * len(fields)
+    runs = [run for runs in lists for run in runs]
+    columns = [[getattr(run, field.name) for run in runs] for field in fields]
     values = pa.StructArray.from_arrays(
         [pa.array(column, type=field.type) for column, field in zip(columns, fields, strict=True)], fields=fields
     )
@@ -114,7 +115,7 @@ def _chunk_lists(column: pa.ListArray) -> Iterator[list[ChunkRun]]:
     import pyarrow.compute as pc
 
     values = column.flatten()
-    runs = map(ChunkRun, *(values.field(i).to_pylist() for i in range(len(ChunkRun._fields))))
+    runs = map(ChunkRun, *(values.field(i).to_pylist() for i in range(len(ChunkRun.__struct_fields__))))
     for count in pc.list_value_length(column).to_pylist():
         yield [next(runs) for _ in range(count)]
 
