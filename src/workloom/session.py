@@ -4,7 +4,8 @@ A prompt is ``inherited + spans + fresh`` tokens, in that order: what it repeats
 then named texts it shares with calls that are no ancestors, then text unlike anything else. Recorded, hand-written
 and synthetic workloads, the live driver, the simulator and the analysis all use these structs.
 
-Everything is frozen and holds no cycles (the collector need not look at it); token counts are tokens, times are seconds, instants are seconds from the start of the session.
+Everything is frozen and holds no cycles, so the collector need not look at it. Token counts are tokens, times are
+seconds, instants are seconds from the start of the session.
 """
 
 from __future__ import annotations

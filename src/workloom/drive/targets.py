@@ -93,7 +93,7 @@ class HttpOptions(Struct, frozen=True, kw_only=True):
                 hint=f"did you mean {close}?" if close else None,
             )
         if self.token_ids and api.name != "completions":
-            raise UsageError(f"prompts of token ids cannot be sent to {api.name}", hint="use the completions API")
+            raise UsageError(f"prompts of token ids cannot be sent to {api.name}", hint="add --endpoint completions")
         if self.token_ids:
             return TOKEN_IDS
         if self.limit_field != "max_tokens":
@@ -177,7 +177,7 @@ def body_start(options: HttpOptions, api: Api, model: str) -> bytes:
     if own:
         raise UsageError(
             f"the body field {own[0]} is the workload's to set",
-            hint="change the workload, or leave exact output lengths off for min_tokens",
+            hint="leave exact output lengths off: --output cap" if own[0] == "min_tokens" else "leave it out",
         )
     fields: dict[str, Any] = {"model": model, **api.stream_fields}
     if options.output == "exact":

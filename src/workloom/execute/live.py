@@ -102,6 +102,14 @@ def quiet_s(plan: Plan, scraped: bool) -> float:
     return max(warmup.pause_s, SCRAPE_S) if scraped and plan.recipe.warms_up else warmup.pause_s
 
 
+def interrupted(progress: Progress) -> str:
+    """What a first Ctrl-C leads to."""
+    many = progress.calls_live
+    if not many:
+        return "interrupted: nothing is in flight"
+    return f"interrupted: waiting for {many} call{'s' * (many > 1)} in flight; Ctrl-C again to end now"
+
+
 @contextmanager
 def two_stage_interrupt(control: Control, progress: Progress) -> Iterator[None]:
     """Ctrl-C once: what is in flight may end. Twice: the run ends now. Either way the rows are kept."""
@@ -115,8 +123,7 @@ def two_stage_interrupt(control: Control, progress: Progress) -> Iterator[None]:
         nonlocal pressed
         pressed += 1
         if pressed == 1:
-            many = f"{progress.calls_live} calls in flight"
-            print(f"\ninterrupted: waiting for {many}; Ctrl-C again to end now", file=sys.stderr, flush=True)
+            print(f"\n{interrupted(progress)}", file=sys.stderr, flush=True)
             control.drain()
         else:
             control.stop()

@@ -34,7 +34,7 @@ from workloom.clock import NS, RealClock, to_ns
 from workloom.drive.cost import WorkerCost
 from workloom.drive.driver import Control, End, Options, Progress, Share
 from workloom.errors import UsageError, WorkloomError
-from workloom.execute.live import quiet_s, work
+from workloom.execute.live import interrupted, quiet_s, work
 from workloom.execute.secrets import known
 from workloom.execute.target import Live
 from workloom.plan import Closed, Plan
@@ -190,8 +190,7 @@ class _Parent:
     def _interrupt(self, number: int, frame: object) -> None:
         self.pressed += 1
         if self.pressed == 1:
-            many = f"{self.progress.calls_live} calls in flight"
-            os.write(sys.stderr.fileno(), f"\ninterrupted: waiting for {many}; Ctrl-C again to end now\n".encode())
+            os.write(sys.stderr.fileno(), f"\n{interrupted(self.progress)}\n".encode())
         self._tell("drain" if self.pressed == 1 else "stop", None)
 
 
