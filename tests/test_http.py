@@ -725,3 +725,12 @@ def test_headers_that_cannot_be_sent_are_refused(headers: dict[str, str]) -> Non
 def test_body_fields_that_cannot_be_set_are_refused(body: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         talk([GOOD], body=body)
+
+
+def test_a_body_that_stays_open_behind_its_last_word_ends_there() -> None:
+    """[DONE] came, and then no end: the answer is whole; what came behind it is none of it."""
+    late = [*said(" late", " later")]
+    ended = talk([HEAD + b"".join(chunk(e) for e in EVENTS), HOLD])
+    assert ended.outcome.output_tokens == 3 and ended.outcome.answer == "a b c"
+    behind = talk([HEAD + b"".join(chunk(e) for e in EVENTS), b"".join(chunk(e) for e in late), HOLD])
+    assert sum(run.count for run in behind.chunks) == 3 and behind.outcome.answer == "a b c"

@@ -308,7 +308,8 @@ def test_hit_rates_are_over_calls_that_report_and_say_how_many_do_not() -> None:
     says = call(0, 1, 2, prompt_tokens=100, cached_tokens=50, sent_prompt_tokens=100, ideal_cached_tokens=60, model="b")
     told = summarize_records([quiet, says])
     assert (told.hits.reported, told.hits.reported_calls, told.hits.unreported_calls) == (0.5, 1, 1)
-    assert told.hits.ideal == 560 / 1100
+    assert told.hits.ideal == 0.6, "of the same calls"
+    assert summarize_records([quiet]).hits.ideal == 0.5, "none reports"
     assert "of the prompt tokens of calls that report it" in " ".join(shown(told).split())
 
 

@@ -155,6 +155,7 @@ def test_too_many_failures_in_the_warm_up_end_the_run() -> None:
     played = Played(plan, {"c0": BackendError("http_status", "503", status=503)})
     assert played.end.reason == "hopeless"
     assert played.end.fault is not None and "warm-up of 4 of 4 slots failed" in played.end.fault
+    assert played.end.window_start_ns == played.end.window_end_ns, "nothing was measured"
     assert not played.rows()
 
 
@@ -360,7 +361,7 @@ def test_ideal_hits_are_kept_by_served_model() -> None:
 
     async def main(clock: VirtualClock) -> None:
         plan = plan_of([Session("s", calls)], Closed(1))
-        await drive(plan, Scripted(clock, {}), clock, log, served=lambda agent, model: agent)
+        await drive(plan, Scripted(clock, {}), clock, log, served=lambda agent, model, instance: agent)
 
     run_virtual(main)
     outputs = {r.call: r.ideal_cached_tokens for r in log.calls}
@@ -394,7 +395,7 @@ def test_a_model_has_no_more_of_another_s_prompt_than_it_was_sent() -> None:
 
     async def main(clock: VirtualClock) -> None:
         plan = plan_of([Session("s", calls)], Closed(1), Limits(sessions=2))
-        await drive(plan, Scripted(clock, {}), clock, log, served=lambda agent, model: agent)
+        await drive(plan, Scripted(clock, {}), clock, log, served=lambda agent, model, instance: agent)
 
     run_virtual(main)
     told = {(r.instance, r.call): r.ideal_cached_tokens for r in log.calls}

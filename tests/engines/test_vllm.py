@@ -187,7 +187,7 @@ def test_a_field_it_refuses_is_an_error_that_says_why(server: Server, tmp_path: 
 
 
 def test_hanging_up_stops_the_server(server: Server, tmp_path: Path) -> None:
-    ran = workloom(tmp_path, server, [single("s", 50, 4000, stop_after=20)])
+    ran = workloom(tmp_path, server, [single("s", 50, 7000, stop_after=20)])
     (call,) = ran.calls
     assert (call.status, call.finish) == ("ok", "hangup") and 20 <= (call.output_tokens or 0) < 40
-    assert ran.grew["generation_tokens_total"] < 2000
+    assert ran.grew["generation_tokens_total"] < 6000

@@ -46,7 +46,7 @@ def agentx(directory: str, out: str | None, tag: list[str] | None, mvp: bool, st
         _print_table(headings, table)
     _write(goal, document)
     if strict:
-        _require(validity, directory)
+        _require(validity, directory, answer.scenario_of(run.manifest)[0])
 
 
 def trie(directory: str, out: str | None, gpus: int | None, json: bool) -> None:
@@ -85,11 +85,12 @@ def _write(goal: Path | None, document: str) -> None:
         print(f"written to {goal}", file=sys.stderr)
 
 
-def _require(validity: Validity, directory: str) -> None:
+def _require(validity: Validity, directory: str, scenario: str | None) -> None:
     if not validity.valid:
+        again = f"workloom run --scenario {scenario or 'agentx-v1'}"
         raise NotValid(
             "the run does not keep to the protocol",
             where=directory,
             found="; ".join(validity.reasons),
-            hint="run it again with `workloom run --scenario agentx-v1`, and change none of its settings",
+            hint=f"run it again with `{again}`, and change none of its settings",
         )

@@ -118,10 +118,18 @@ def _end(done: Run | None, path: Path, summary: Summary | None = None) -> None:
         raise NothingWorked(
             "no call was due in the measured window",
             where=str(path),
-            found=f"{summary.calls.recorded:,} calls in all",
+            found=f"{_many(summary.calls.recorded, 'call')} in all",
             hint="the load ended before the window opened: less --settle, or --duration, more --sessions",
         )
     if not summary.calls.ok:
+        calls = summary.calls
+        if calls.censored and not calls.failed:
+            raise NothingWorked(
+                "no call had ended when the run did",
+                where=str(path),
+                found=f"{calls.censored:,} of {calls.due:,} due were still going",
+                hint="raise --duration or --drain",
+            )
         raise NothingWorked(
             "no call succeeded", where=str(path), hint="the messages above, and the column `error` of calls.parquet"
         )
@@ -265,10 +273,14 @@ def _announce(plan: Plan) -> None:
     if report.skipped:
         print(f"skipped as malformed: {len(report.skipped)}", file=sys.stderr)
     print(
-        f"plan {plan.hash}: {len(source)} sessions, {source.calls} calls; {plan.recipe.load.say()}; "
+        f"plan {plan.hash}: {_many(len(source), 'session')}, {_many(source.calls, 'call')}; {plan.recipe.load.say()}; "
         f"seed {plan.recipe.seed}",
         file=sys.stderr,
     )
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def _next_free(trace: list[str]) -> Path:

@@ -266,6 +266,9 @@ def ask(live: Live) -> Live:
     said = preflight(live)
     models = said.models or []
     if not live.http.model:
+        if said.models is None:
+            hint = f"{said.hint}; a server that lists no models needs --model NAME" if said.hint else None
+            raise UsageError(said.warning or "the server lists no models", where="--url", hint=hint)
         if len(models) != 1:
             raise UsageError(
                 "which model to ask for is missing",
@@ -275,7 +278,7 @@ def ask(live: Live) -> Live:
             )
         live = replace(live, http=replace(live.http, model=models[0]))
     elif said.warning:
-        print(f"warning: {said.warning}", file=sys.stderr)
+        print(f"warning: {said.warning}" + (f" ({said.hint})" if said.hint else ""), file=sys.stderr)
     http = replace(live.http, max_model_len=said.max_model_len)
     return replace(live, http=http, max_model_len=said.max_model_len)
 

@@ -69,6 +69,10 @@ class Tape:
     def head(self, head: bytes) -> None:
         self._answer.head = head
 
+    @property
+    def closed_ns(self) -> int:
+        return self._answer.closed_ns
+
     def feed(self, body: bytes, at_ns: int) -> bool:
         self._reads.append((at_ns - self._origin, body))
         return self._answer.feed(body, at_ns)

@@ -143,12 +143,13 @@ async def drive(
     *,
     control: Control | None = None,
     share: Share | None = None,
-    served: Callable[[str, str], str] | None = None,
+    served: Callable[[str, str, int], str] | None = None,
     opened: Callable[[int, int | None], None] | None = None,
 ) -> End:
     """Run a plan to its end. When the task is cancelled, calls in flight become `censored` rows before it ends.
 
-    `served` gives the name of the model that a call of (agent, model) is served by; ideal hits are kept by it.
+    `served` names the cache that a call of (agent, model, instance) meets (a model on a server): ideal hits are kept by
+    it.
     `opened` is told when the window opens, and when it ends: at once of a run with a duration, else when it does.
     """
     run = _Drive(plan, backend, clock, sink, options or Options(), progress or Progress(), share, served)
@@ -169,7 +170,7 @@ class _Drive:
         options: Options,
         progress: Progress,
         share: Share | None = None,
-        served: Callable[[str, str], str] | None = None,
+        served: Callable[[str, str, int], str] | None = None,
     ) -> None:
         self.plan, self.clock, self.sink = plan, clock, sink
         self.begin = begin_of(backend)
@@ -188,7 +189,7 @@ class _Drive:
         if limits.calls is not None:
             self.calls_left = len(range(self.share.worker, limits.calls, self.share.workers))
         self.leads: dict[str, PrefixTree] = {}
-        """What an infinite cache of each served model would hold that sessions can share: the leads of prompts."""
+        """What an infinite cache of each model on each server would hold that sessions share: the leads of prompts."""
         self.trees: dict[int, Tree] = {}
         self.idle = Idle(self)
         self.breaker = Breaker(options.max_failed, clock.virtual)
@@ -196,7 +197,7 @@ class _Drive:
         self.over = False
         self.closing = False
         """No call is started any more."""
-        self.stopping = self.interrupted = False
+        self.stopping = self.interrupted = self.is_open = False
         self.recycled = False
         """True once a slot was used again, or a session arrived by itself: then the load has an end."""
         self.loaded_until: int | None = None
@@ -219,6 +220,8 @@ class _Drive:
             await asyncio.gather(opening, return_exceptions=True)
             await self._stop()
         now = self.clock.now()
+        if not self.is_open:  # it ended in its warm-up: nothing was measured
+            return End(now, now, now, self.progress.sessions_done, self.reason, self.fault)
         loaded = self.loaded_until if self.loaded_until is not None else now
         if self.end_ns is not None and loaded >= self.end_ns:
             end = self.end_ns
@@ -254,6 +257,7 @@ class _Drive:
         if self.duration_ns is not None:
             self.end_ns = self.start_ns + self.duration_ns
             self.clock.call_at(self.end_ns, self._window_over)
+        self.is_open = True
         self.on_opened(self.start_ns, self.end_ns)
         self.feeding = len(first) if isinstance(load, Closed) else 1
         for tree in first:
@@ -356,7 +360,7 @@ class _Drive:
         """From now on the load is no longer as asked; the first time counts."""
         if self.loaded_until is None:
             self.loaded_until, self.reason = until_ns, reason
-            if self.end_ns is None:
+            if self.end_ns is None and self.is_open:
                 self.on_opened(self.start_ns, until_ns)
 
     def in_window(self, due_ns: int) -> bool:

@@ -137,6 +137,10 @@ class Traffic:
         """Bytes handed over to be sent."""
 
 
+LINGER_S = 1.0
+"""So long the end of a body may come behind the last word of the answer in it. (Host time: it guards a connection.)"""
+
+
 class Connection(asyncio.Protocol):
     """One connection. `raw` is the counter that stamps reads and the moment of sending."""
 
@@ -207,7 +211,8 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._keep = False
-            broken = BackendError("malformed", f"the server does not speak HTTP: {_shown(data)}", hint=_NOT_HTTP)
+            hint = _TLS_THERE if data[:2] == _TLS_ALERT else _NOT_HTTP
+            broken = BackendError("malformed", f"the server does not speak HTTP: {_shown(data)}", hint=hint)
         if not sink.status and broken is None and len(self._head) > _LONGEST_HEAD:
             broken = BackendError("malformed", f"the headers have no end in {_LONGEST_HEAD:,} bytes", hint=_NOT_HTTP)
         try:
@@ -233,6 +238,17 @@ class Connection(asyncio.Protocol):
             self._finish(sink, at_ns)
         elif broken is not None:
             self._fail(sink, broken)
+        elif getattr(sink, "closed_ns", 0) == at_ns:
+            asyncio.get_running_loop().call_later(LINGER_S, self._linger, sink)
+
+    def _linger(self, sink: Sink) -> None:
+        """The answer had its last word a while ago, and the body has no end: it was the end."""
+        if self._sink is sink:
+            self.abort()
+            try:
+                sink.end(getattr(sink, "closed_ns", 0))
+            except Exception as error:
+                sink.lost(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
@@ -295,12 +311,24 @@ class Connection(asyncio.Protocol):
         return b"\ncontent-length:" in head or (b"\ntransfer-encoding:" in head and b"chunked" in head)
 
 
+_TLS_ALERT = b"\x15\x03"
+"""How a server that expects TLS begins to refuse what is none."""
+_TLS_THERE = "the port speaks TLS: try https://"
 _NOT_HTTP = "is the port that of an OpenAI-compatible server, and http(s) right?"
 
 
 def _shown(data: bytes) -> str:
     """The beginning of what a server sent, for a message."""
     return repr(data[:60].decode("utf-8", "replace"))
+
+
+def _way_out(error: Exception, tls: bool) -> str:
+    """What to do about a connection that was not to be had."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "give its certificate with --ca-file FILE, or do not check it: --insecure"
+    if isinstance(error, ssl.SSLError) or (tls and isinstance(error, ConnectionResetError | ConnectionAbortedError)):
+        return "does the port speak TLS at all? If not, try http://"
+    return "is the server up, and the URL right?"
 
 
 class Pool:
@@ -343,7 +371,7 @@ class Pool:
             raise BackendError(
                 "connect",
                 f"cannot connect to {end.authority}{way}: {said or type(error).__name__}",
-                hint="is the server up, and the URL right?",
+                hint=_way_out(error, end.tls is not None),
             ) from error
         self.connects += 1
         return connection

@@ -9,7 +9,7 @@ due then. A request can ask otherwise: header `X-Null: ttft_ms=50, gap_ms=10, ba
 `usage.prompt_tokens` is the number of the request in the record, so that a client's view of a call can be put beside
 the server's. GET /record gives and clears it: for each request [read_ns, first_ns, last_ns], readings of the host's
 monotonic counter before the write; with `--stamps` a fourth item lists the instant of every write. It prints its port,
-and ends when its standard input does.
+and ends when its standard input does; where that is nothing to wait for (/dev/null, a file), when it is killed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import heapq
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -222,6 +223,14 @@ def asked(head: bytes, pace: Pace) -> Pace:
     )
 
 
+def watch_input(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    """Set `ended` when standard input ends. Of /dev/null and files a loop cannot be told when: then never."""
+    if sys.stdin is None:
+        return
+    with suppress(PermissionError):
+        loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.read(1) else ended.set())
+
+
 async def serve(clock: RealClock, args: argparse.Namespace) -> None:
     """Listen and print the port; return when standard input has ended."""
     loop = asyncio.get_running_loop()
@@ -230,7 +239,7 @@ async def serve(clock: RealClock, args: argparse.Namespace) -> None:
     listener = await loop.create_server(lambda: Stream(server), "127.0.0.1", args.port, backlog=4096)
     print(listener.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.read(1) else ended.set())
+    watch_input(loop, ended)
     gc.collect()
     gc.disable()
     await ended.wait()

@@ -71,6 +71,8 @@ class Answer(Struct, eq=False):
     """The body of an answer that is no stream."""
     _closed: bool = False
     """True once the API's last word came (``[DONE]`` and the like)."""
+    closed_ns: int = 0
+    """The reading of the read that brought it; 0: not yet."""
 
     # --- the connection calls these
 
@@ -96,6 +98,8 @@ class Answer(Struct, eq=False):
             count = self.chunks - before
             if count:
                 self.on_chunk(ChunkRun(at_ns - self.origin, 0, 0, count, 1))
+        if self._closed and not self.closed_ns:
+            self.closed_ns = at_ns
         if enough:
             self.finish = "hangup"
             self._resolve(at_ns)
@@ -167,6 +171,8 @@ class Answer(Struct, eq=False):
         """Take events in; True when it was enough and the rest is not wanted."""
         decode, hear, enough = self.decoder.decode, self._hear, self.stop_after
         for data in events:
+            if self._closed:  # what comes behind the last word is none of the answer
+                return False
             try:
                 event = decode(data[6:]) if data[:7] == b"data: {" else self._other(data)
             except (msgspec.DecodeError, UnicodeDecodeError):

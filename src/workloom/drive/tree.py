@@ -82,6 +82,8 @@ class Tree:
         """What the first call that failed said."""
         self.censored = False
         self.closed = False
+        self.last_ns = 0
+        """When the last call ended that has."""
         self.planned = prompt_tokens(session)
         self.flights: dict[Flight, None] = {}
         self.timers: dict[str, tuple[int, Timer]] = {}
@@ -231,7 +233,6 @@ class Tree:
             due_ns=due_ns,
             ordinal=self.ordinals[call.id],
             phase=phase,
-            served_model=served,
             planned_prompt_tokens=self.planned[call.id],
             planned_output_tokens=call.answer_tokens if phase == "run" else 1,
             sent_prompt_tokens=prompt.tokens,
@@ -288,7 +289,7 @@ class Tree:
             record.prompt_tokens, record.cached_tokens = end.prompt_tokens, end.cached_tokens
             record.output_tokens, record.reasoning_tokens = end.output_tokens, end.reasoning_tokens
             record.finish, record.target = end.finish, end.target
-            record.served_model = end.served_model or record.served_model
+            record.served_model = end.served_model
             record.connection_reused, record.resent = end.connection_reused, end.resent
             record.retries = end.retries
             record.bytes_sent, record.bytes_received = end.bytes_sent, end.bytes_received
@@ -315,8 +316,8 @@ class Tree:
             raise end
 
     def _served(self, call: Call) -> str:
-        """The model that ideal hits of the call are kept by."""
-        return "" if self.drive.served is None else self.drive.served(call.agent, call.model)
+        """Which cache the call meets: ideal hits are kept by it."""
+        return "" if self.drive.served is None else self.drive.served(call.agent, call.model, self.instance.k)
 
     def _stamp(self, record: CallRecord) -> None:
         """First, last and done, and the tokens that came, from the chunks."""
@@ -337,6 +338,7 @@ class Tree:
         call, prompt, record = flight.call, flight.prompt, flight.record
         drive.due_in_window -= drive.in_window(record.due_ns)
         drive.sink.call(record)
+        self.last_ns = max(self.last_ns, record.done_ns or 0)
         self.left -= 1
         if record.status == "ok":
             assert record.done_ns is not None
@@ -435,7 +437,7 @@ class Tree:
                 status="failed" if self.failed else final,
                 due_ns=self.due_ns,
                 start_ns=self.start_ns,
-                end_ns=drive.clock.now(),
+                end_ns=self.last_ns if self.last_ns and not self.censored else drive.clock.now(),
                 calls=len(session.calls) - len(self.before),
                 calls_ok=self.ok,
                 calls_before=len(self.before),

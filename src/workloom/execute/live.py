@@ -73,7 +73,11 @@ async def work(
         if end_ns is not None:
             time.call_at(end_ns, ended)
 
-    served = target.http.served if target.http.models else None
+    http = target.http
+
+    def served(agent: str, model: str, instance: int) -> str:
+        return f"{http.served(agent, model)} {instance % len(http.urls)}"
+
     try:
         with quiet():
             origin = ready()

@@ -70,6 +70,7 @@ class Calls:
     ideal_cached_tokens: Floats
     ideal_prompt_tokens: Floats
     output_tokens: Floats
+    reasoning_tokens: Floats
     retries: Floats
     connect_ns: Floats
     status: Ints

@@ -29,7 +29,7 @@ class HitRate(Struct, frozen=True):
     unreported_calls: int = 0
     """Ended well, and the server did not say."""
     ideal: float | None = None
-    """What an infinite cache would have held, by the plan, over the calls that have that count."""
+    """What an infinite cache would have held, by the plan, over the calls that reported (if none did: all sent)."""
     ideal_calls: int = 0
 
 
@@ -38,6 +38,8 @@ def hit_rate(calls: Calls, window: Window) -> HitRate:
     sent = window.holds(calls.due_ns) & ~calls.warmup & np.isfinite(calls.sent_ns)
     reported = sent & np.isfinite(calls.cached_tokens) & np.isfinite(calls.prompt_tokens)
     planned = sent & np.isfinite(calls.ideal_cached_tokens)
+    if reported.any():  # the two stand side by side, so they are over the same calls
+        planned &= reported
     of = np.where(calls.ideal_prompt_tokens > 0, calls.ideal_prompt_tokens, calls.sent_prompt_tokens)
     return HitRate(
         reported=share(calls.cached_tokens[reported].sum(), calls.prompt_tokens[reported].sum()),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Literal
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -28,6 +31,7 @@ LEGEND = (
     "Makespan: a whole session, first call due to last call done. Dispatch lag: sent - due, the tool's own. "
     "Failed calls count as ∞."
 )
+_PLURALS = re.compile(r"\b(session|call|output)s\b")
 _WIDEST = 12
 """Letters of the last column of the latency table: with them it is 80 wide."""
 
@@ -61,8 +65,11 @@ def in_words(summary: Summary) -> str:
     if not calls.due:
         said = "No call was due in the measured window."
     if calls.censored:
-        many = f"{calls.censored:,} of {calls.due:,} calls"
-        cut_off = "are still going" if _going(summary) else "were cut off by the end of the run"
+        many = f"{calls.censored:,} of {_many(calls.due, 'call')}"
+        one = calls.censored == 1
+        cut_off = (
+            f"{_be(one, 'is')} still going" if _going(summary) else f"{_be(one, 'was')} cut off by the end of the run"
+        )
         said += f" {many} {cut_off}: when they would have ended is not in these figures."
     return said
 
@@ -82,7 +89,7 @@ def _clauses(summary: Summary) -> list[str]:
     if _finite(makespan.p50):
         took = _figure(makespan, makespan.p50)
         if makespan.n < sessions.due:
-            said.append(f"of the {makespan.n:,} of {sessions.due:,} sessions that ended, the median took {took}")
+            said.append(f"of the {makespan.n:,} of {_many(sessions.due, 'session')} that ended, the median took {took}")
         else:
             said.append(f"the median session took {took}")
     if hits.reported is not None:
@@ -91,8 +98,8 @@ def _clauses(summary: Summary) -> list[str]:
     if calls.empty:
         said.append(f"{calls.empty:,} of {calls.ok:,} answers were empty")
     if calls.failed:
-        said.append(f"{calls.failed:,} calls failed")
-    return said or [f"{calls.ok:,} calls succeeded"]
+        said.append(f"{_many(calls.failed, 'call')} failed")
+    return said or [f"{_many(calls.ok, 'call')} succeeded"]
 
 
 def _finite(value: float | None) -> bool:
@@ -115,9 +122,10 @@ def _ran(summary: Summary, title: str) -> Table:
                 _row(grid, name, words)
         _row(grid, "plan", f"{run.plan_hash[:12] or '-'}, seed {run.seed}, workloom {run.workloom}")
         if run.left_out:
-            _row(grid, "left out", ", ".join(f"{n:,} {why}" for why, n in run.left_out.items()), "yellow")
+            _row(grid, "left out", ", ".join(f"{n:,} {_of(n, why)}" for why, n in run.left_out.items()), "yellow")
         if run.torn_bytes:
-            _row(grid, "lost", f"{run.torn_bytes:,} bytes of half-written or unusable records were dropped", "yellow")
+            torn = f"{_many(run.torn_bytes, 'byte')} of half-written or unusable records"
+            _row(grid, "lost", f"{torn} {_be(run.torn_bytes == 1, 'was')} dropped", "yellow")
     window = summary.window
     span = f"{duration(window.start_ns / 1e9)} to {duration(window.end_ns / 1e9)} of the run"
     _row(grid, "measured", f"{duration(window.seconds)} ({span})")
@@ -126,9 +134,10 @@ def _ran(summary: Summary, title: str) -> Table:
     _row(grid, "calls", f"{calls.due:,} due in it: {states}; {ended}; {calls.recorded:,} in all")
     if calls.warmup:
         failed = f", {calls.warmup_failed:,} failed" if calls.warmup_failed else ""
-        _row(grid, "warm-up", f"{calls.warmup:,} calls before it{failed}")
+        _row(grid, "warm-up", f"{_many(calls.warmup, 'call')} before it{failed}")
     if calls.retries:
-        _row(grid, "retries", f"{calls.retried:,} calls were sent again, {calls.retries:,} times in all", "yellow")
+        again = f"{_many(calls.retried, 'call')} {_be(calls.retried == 1, 'was')} sent again"
+        _row(grid, "retries", f"{again}, {_many(calls.retries, 'time')} in all", "yellow")
     if run is not None and run.skipped_s:
         caps = ", ".join(f"{duration(seconds)} ({cap})" for cap, seconds in run.skipped_s.items())
         _row(grid, "waits skipped", f"by caps: {caps}")
@@ -153,15 +162,15 @@ def _latency(summary: Summary) -> Table:
     for key, name in ROWS.items():
         figures = summary.latency[key]
         cells = [_figure(figures, getattr(figures, level)) for level in ("mean", *LEVELS)]
-        table.add_row(name, *cells, _many(figures))
+        table.add_row(name, *cells, _behind(figures))
     failed, unanswered = summary.latency["e2e_s"].infinite, summary.latency["ttft_s"].infinite
     if failed:
         but = f" (in TTFT {unanswered:,}: the others timed out after their first token)" if unanswered < failed else ""
-        table.caption = f"{failed:,} failed calls are in these figures as ∞{but}"
+        table.caption = f"{_many(failed, 'failed call')} {_be(failed == 1, 'is')} in these figures as ∞{but}"
     return table
 
 
-def _many(figures: Stats) -> str:
+def _behind(figures: Stats) -> str:
     """How many values there are, and how many more there would be had the run not ended; narrow enough for 80."""
     n, censored = figures.n, figures.censored
     whole = f"{n:,}" if n < 100_000 else f"{n / 1e6:.2f}M"
@@ -182,23 +191,36 @@ def _cut_off(summary: Summary) -> Text | None:
     """How much of what was due had not ended, and which figures that makes look better than they are."""
     calls, sessions = summary.calls, summary.sessions
     unended = sessions.censored + sessions.unfinished
-    missing = [(calls.censored, calls.due, "calls"), (unended, sessions.due, "sessions")]
-    said = " and ".join(f"{n:,} of {due:,} {what} due" for n, due, what in missing if n)
+    missing = [(calls.censored, calls.due, "call"), (unended, sessions.due, "session")]
+    said = " and ".join(f"{n:,} of {_many(due, what)} due" for n, due, what in missing if n)
     if not said:
         return None
-    names = ["TTFT"] * (calls.waiting > 0) + ["E2E"] * (calls.censored > 0) + ["makespan"] * (unended > 0)
-    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    when = "are still going" if _going(summary) else "were still going when the run ended"
-    leave = "leave them out and so are too low" if len(names) > 1 else "leaves them out and so is too low"
+    one = calls.censored + unended == 1
+    when = f"{_be(one, 'is')} still going" if _going(summary) else f"{_be(one, 'was')} still going when the run ended"
+    said = f"{said} {when}{_too_low(summary, calls.waiting, calls.censored, unended)}. In column n they are (+m)."
     serious = any(n > 0.01 * due for n, due, _ in missing)
-    return Text(f"{said} {when}: {listed} {leave}. In column n they are (+m).", style="bold red" if serious else "")
+    return Text(said, style="bold red" if serious else "")
+
+
+def _too_low(summary: Summary, waiting: int, censored: int, unended: int) -> str:
+    """Which figures the calls and sessions that had not ended are missing from; where there is no figure, nothing."""
+    pairs = (("TTFT", "ttft_s", waiting), ("E2E", "e2e_s", censored), ("makespan", "makespan_s", unended))
+    names = [name for name, key, n in pairs if n and summary.latency[key].n]
+    if not names:
+        return ""
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    leave = "leave them out and so are too low" if len(names) > 1 else "leaves them out and so is too low"
+    return f": {listed} {leave}"
 
 
 def _work(summary: Summary) -> Table:
     grid = _grid()
     tokens, through, both = summary.tokens, summary.throughput, summary.concurrency
     _row(grid, "prompt tokens", f"{tokens.sent_prompt:,} sent ({tokens.prompt:,} by the server's count)")
-    _row(grid, "output tokens", f"{tokens.output:,} (planned {tokens.planned_output:,})")
+    thought = f"planned {tokens.planned_output:,}"
+    if reasoning := getattr(tokens, "reasoning", 0):
+        thought += f"; {reasoning:,} of them reasoning"
+    _row(grid, "output tokens", f"{tokens.output:,} ({thought})")
     _row(grid, "prefix hit rate", _hits(summary.hits))
     if summary.engine_hit_rate is not None:
         _row(grid, "", f"{summary.engine_hit_rate:.2%} by the engine's counters")
@@ -226,7 +248,7 @@ def _server(side: ServerSide) -> str:
     if (used := side.gauges.get("kv_usage")) is not None and used.mean is not None and used.peak is not None:
         said.append(f"KV cache {used.mean:.0%} full (at most {used.peak:.0%})")
     if preempted := side.growth.get("preemptions"):
-        said.append(f"{preempted:,.0f} preemptions")
+        said.append(f"{preempted:,.0f} preemption{'s' * (round(preempted) != 1)}")
     if side.external_hit_rate is not None:
         said.append(f"{side.external_hit_rate:.1%} external hits")
     if side.acceptance_length is not None:
@@ -237,7 +259,11 @@ def _server(side: ServerSide) -> str:
 
 
 def _hits(hits: HitRate) -> str:
-    said = f"{hits.reported:.2%} by {hits.reported_calls:,} answers" if hits.reported is not None else "not reported"
+    said = (
+        f"{hits.reported:.2%} by {_many(hits.reported_calls, 'answer')}"
+        if hits.reported is not None
+        else "not reported"
+    )
     if hits.unreported_calls and hits.reported is not None:
         said += f" ({hits.unreported_calls:,} did not say)"
     return said + (f", ideal {hits.ideal:.2%}" if hits.ideal is not None else "")
@@ -263,10 +289,10 @@ def _tool(summary: Summary) -> Table:
         grid.add_row("the tool itself", said.append(f": {'; '.join(tool.reasons)}" if tool.reasons else "", "dim"))
     elif tool.reasons:
         _row(grid, "the tool itself", "; ".join(tool.reasons))
-    for words in tool.flatters:
-        _row(grid, "flatters", words, "yellow")
     for words in filter(None, (_time_cost(tool), _room_cost(tool))):
         _row(grid, "", words)
+    for i, words in enumerate(tool.flatters):
+        _row(grid, "" if i else "flatters the server", words, "yellow")
     return grid
 
 
@@ -312,6 +338,19 @@ def _grid() -> Table:
 def _row(grid: Table, name: str, said: str, style: str = "") -> None:
     """A row of words as they are: those of a trace or a server may hold brackets, which rich would read as markup."""
     grid.add_row(Text(name), Text(said, style))
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def _be(one: bool, verb: Literal["is", "was"]) -> str:
+    return verb if one else {"is": "are", "was": "were"}[verb]
+
+
+def _of(n: int, what: str) -> str:
+    """The words for a count that are written for many; for one."""
+    return _PLURALS.sub(r"\1", what, count=1) if n == 1 else what
 
 
 def _figure(figures: Stats, value: float | None) -> str:

@@ -35,6 +35,8 @@ class Tokens(Struct, frozen=True):
     planned_output: int
     output: int
     """By the server's count, or where it gave none by the chunks."""
+    reasoning: int = 0
+    """Of the output, by the server's count."""
 
 
 class Throughput(Struct, frozen=True):
@@ -207,6 +209,7 @@ def _tokens(calls: Calls, carried: Floats, mine: Bools) -> Tokens:
         cached=total(calls.cached_tokens),
         planned_output=total(calls.planned_output_tokens),
         output=total(np.where(np.isnan(calls.output_tokens), carried, calls.output_tokens)),
+        reasoning=total(calls.reasoning_tokens),
     )
 
 

@@ -85,6 +85,8 @@ class Seen(Struct, frozen=True):
 
     held_back_share: float | None = None
     coalesced_share: float | None = None
+    sent: int | None = None
+    """Calls that left; None: not looked at."""
 
 
 def seen(calls: Calls, due: Bools, zero_gaps: int, gaps: int) -> Seen:
@@ -98,6 +100,7 @@ def seen(calls: Calls, due: Bools, zero_gaps: int, gaps: int) -> Seen:
     return Seen(
         held_back_share=float(np.sum(late) / np.sum(took[mine])) if mine.any() else None,
         coalesced_share=zero_gaps / gaps if gaps else None,
+        sent=int(np.count_nonzero(due & np.isfinite(calls.sent_ns))),
     )
 
 
@@ -108,7 +111,7 @@ def judge(manifest: Manifest | None, lag_s: Stats, seen: Seen = Seen()) -> Tool:
     cost = _cost(manifest, seen)
     if manifest.backend == "simulated":
         return _with(cost, None, ["virtual time: the tool's own speed is not in the numbers"])
-    if lag_s.n == 0:
+    if not seen.sent if seen.sent is not None else lag_s.n == 0:
         return _with(cost, None, ["no call was sent"])
     found = _found(manifest, cost, lag_s)
     faults = [fault for rule in RULES if (fault := broken(rule, *found.get(rule.name, ("", None)))) is not None]
@@ -129,6 +132,8 @@ def _with(cost: dict[str, Any], verdict: Verdict | None, reasons: list[str], fau
 def _cost(manifest: Manifest, seen: Seen) -> dict[str, Any]:
     """The figures of a Tool: those of the run, and of its workers summed or the worst."""
     wall_s, cpu_s, workers = manifest.wall_s, manifest.cpu_s, manifest.workers
+    if cpu_s is not None and len(workers) > 1:  # one worker is the run's own process
+        cpu_s += sum(worker.cpu_s for worker in workers)
     handling = [w.handling_s / w.wall_s for w in workers if w.handling_s is not None and w.wall_s > 0]
     return {
         "wall_s": wall_s,
@@ -180,7 +185,7 @@ def _found(manifest: Manifest, cost: dict[str, Any], lag_s: Stats) -> dict[str, 
         "dispatch_lag": ("p50", lag_s.p50) if few_calls else ("p99", lag_s.p99),
         "loop_lag": ("p90" if few_looks else "p99", loop_lag_s),
         "busy": ("p95 of seconds", None if short else cost["busy_share_p95"]),
-        "cpu": ("", None if short or cost["busy_share_p95"] is not None else cost["cpu_share"]),
+        "cpu": ("", None if short or cost["busy_share_p95"] is not None or cost["workers"] > 1 else cost["cpu_share"]),
         "handling": ("", None if short else cost["handling_share"]),
         "coalesced": ("", cost["coalesced_share"] if late_loop else None),
         "held_back": ("", cost["held_back_share"] if is_closed(manifest) and not few_calls else None),

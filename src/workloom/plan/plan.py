@@ -258,7 +258,7 @@ def _opening_faults(recipe: Recipe) -> list[str]:
     start, warmup, waits = recipe.start, recipe.warmup, recipe.waits
     faults = []
     if start is not None and not 0 <= start.low <= start.high <= 1:
-        faults.append(f"--start must be a range within 0 to 1, not {start.low} to {start.high}")
+        faults.append(f"--start must be a range within 0 to 1, not {start.low:g} to {start.high:g}{_shares(start)}")
     for name, value in (("--max-tree-idle", waits.tree_idle_s), ("--max-idle", waits.system_idle_s)):
         if value is not None and not 0 <= value <= LARGEST:
             faults.append(f"{name} must be 0 or more, not {value}")
@@ -284,6 +284,13 @@ def _opening_faults(recipe: Recipe) -> list[str]:
         if given:
             faults.append(f"{', '.join(given)}: only a closed loop (--concurrency) has slots")
     return faults
+
+
+def _shares(start: Start) -> str:
+    """What per cent would have been as shares, where that is what was meant."""
+    if not 0 <= start.low <= start.high <= 100:
+        return ""
+    return f" (shares, not per cent: {start.low / 100:g}-{start.high / 100:g})"
 
 
 def per_request(rate: float, plan: Plan) -> float:

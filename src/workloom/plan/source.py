@@ -45,17 +45,22 @@ class Source:
         self.calls = 0
         self.longest_call = 0
         """Prompt + answer of the longest call that is left, tokens."""
+        self._least: int | None = None
+        """The limit that would have left one of the sessions in that are out, tokens."""
         digest = blake2b(digest_size=16)
         at = 0
         for session in reading:
             digest.update(_pack(_plain(session)))
             self.sessions_read += 1
             self.calls_read += len(session.calls)
-            fitted = fit(_asked(session), context)
+            asked = _asked(session)
+            fitted = fit(asked, context)
             self.calls_out += fitted.calls_left_out
             self.calls_cut += fitted.calls_cut
             if fitted.session is None:
                 self.sessions_out += 1
+                needed = _needed(asked, context)
+                self._least = needed if self._least is None else min(self._least, needed)
                 continue
             packed = _pack(fitted.session)
             self.calls += len(fitted.session.calls)
@@ -90,11 +95,24 @@ class Source:
             return
         if self.sessions_read == 0:
             raise PlanError("the trace holds no session", hint="look at it with `workloom inspect`")
+        many = f"none of the {self.sessions_read:,} sessions" if self.sessions_read > 1 else "the only session does not"
+        longest = "longest call of the least of them" if self.context.policy == "skip" else "shortest first call"
+        cut = "" if self.context.policy == "cut" else ", or --context-policy cut"
         raise PlanError(
-            f"none of the {self.sessions_read} sessions fits into the context",
-            expected=f"calls of at most {self.context.max_tokens} tokens (prompt + answer)",
-            hint="raise --max-context (with --engine: --max-model-len), or use --context-policy cut",
+            f"{many} fit{'s' * (self.sessions_read > 1)} into the context",
+            expected=f"calls of at most {self.context.max_tokens:,} tokens (prompt + answer)",
+            found=f"{self._least:,} tokens in the {longest}",
+            hint=f"--max-context {self._least} or more (with --engine: --max-model-len){cut}",
         )
+
+
+def _needed(session: Session, context: Context) -> int:
+    """The least context limit, in tokens, that leaves something of a session: its first call, or with `skip` all."""
+    prompts = prompt_tokens(session)
+    calls = session.calls
+    if context.policy == "skip":
+        return max(prompts[call.id] + call.output_tokens for call in calls)
+    return min(prompts[call.id] + call.output_tokens for call in calls if not call.after)
 
 
 def _plain(session: Session) -> Session:

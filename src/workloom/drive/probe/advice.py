@@ -18,6 +18,9 @@ def drivable(known: Known, model: str) -> tuple[str | None, str | None]:
     """(None, None) when a run can be made; else the reason why not, and a hint."""
     if known.primary is not None:
         return None, None
+    if known.web_pages and not known.no_pages:
+        reason = "the server is no API: it answers everything with web pages (HTML)"
+        return reason, "look at the URL: its port, and its path, which often ends in /v1"
     hint = "look at the evidence of the endpoints" if model else "the server lists no model: name it with --model"
     return "no endpoint streams an answer", hint
 
@@ -42,7 +45,9 @@ def options(known: Known, model: str) -> list[str]:
 
 
 def sentences(known: Known, findings: Mapping[str, Finding]) -> list[str]:
-    """What a user should know, most important first."""
+    """What a user should know, most important first; of a server that no run can be made with, nothing."""
+    if known.primary is None:
+        return []
     said = [
         _lengths(known, findings),
         _counts(findings),

@@ -75,11 +75,11 @@ async def _first_contact(lab: Lab, endpoint: Endpoint) -> None:
     if reply.status:
         return
     if reply.ending == "no connection":
-        raise BackendError("connect", reply.error or "no connection", hint="is the server up, and the URL right?")
+        raise BackendError("connect", reply.error or "no connection", hint=reply.hint)
     raise BackendError(
         "connect",
         f"{endpoint.authority} takes connections and gives no HTTP answer: {reply.error}",
-        hint="is the port that of an OpenAI-compatible server, and http(s) right?",
+        hint=reply.hint or f"is it the port of such a server? If so, try {'http' if endpoint.tls else 'https'}://",
     )
 
 

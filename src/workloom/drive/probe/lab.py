@@ -51,6 +51,10 @@ class Known(Struct):
     """Tokens of a prompt of one message beyond those of its words."""
     auto_tools: bool = True
     """False: a tools array is only taken with tool_choice none."""
+    web_pages: int = 0
+    """Answers that were pages of HTML."""
+    no_pages: int = 0
+    """Answers that were something else, or refused access."""
 
 
 class Lab:
@@ -80,10 +84,10 @@ class Lab:
         return self._texts.text(self._number, count).decode()
 
     async def get(self, path: str, timeout_s: float | None = None) -> Reply:
-        return await self.wire.ask("GET", path, timeout_s=timeout_s)
+        return self._noted(await self.wire.ask("GET", path, timeout_s=timeout_s))
 
     async def post(self, path: str, body: Any) -> Reply:
-        return await self.wire.ask("POST", path, msgspec.json.encode(body))
+        return self._noted(await self.wire.ask("POST", path, msgspec.json.encode(body)))
 
     async def say(self, text: str, limit: int, *, api: Api | None = None, **fields: Any) -> Answer:
         """Ask the primary API (or `api`) a text, for at most `limit` tokens."""
@@ -94,7 +98,16 @@ class Lab:
         """Send a body to an API and read the answer."""
         encoded = msgspec.json.encode({name: value for name, value in body.items() if value is not None})
         path, headers = self.base + PATHS[api], self._headers[api]
-        return answer.read(await self.wire.ask("POST", path, encoded, headers=headers, stop_after=stop_after))
+        reply = await self.wire.ask("POST", path, encoded, headers=headers, stop_after=stop_after)
+        return answer.read(self._noted(reply))
+
+    def _noted(self, reply: Reply) -> Reply:
+        """The reply, counted as a web page or as none."""
+        if reply.status not in (0, 401, 403) and reply.body.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+            self.known.web_pages += 1
+        elif reply.status:
+            self.known.no_pages += 1
+        return reply
 
     def body(self, api: Api, text: str, limit: int, **fields: Any) -> dict[str, Any]:
         """A streamed request for an answer to one text."""

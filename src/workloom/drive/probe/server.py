@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from workloom.drive.preflight import Model, Models, longest_call
 from workloom.drive.probe.answer import NONSENSE, reason
 from workloom.drive.probe.findings import Finding, Verdict, found
 from workloom.drive.probe.lab import Lab
@@ -45,27 +46,6 @@ HITS = ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total", "lla
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
 
 
-class _Model(Struct):
-    id: str
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    context_length: int | None = None
-
-
-class _Models(Struct):
-    data: list[_Model]
-
-
-class _Generation(Struct):
-    n_ctx: int | None = None
-
-
-class _Props(Struct):
-    """llama.cpp's /props."""
-
-    default_generation_settings: _Generation | None = None
-
-
 class _Tokenized(Struct):
     tokens: list[Any] | None = None
     count: int | None = None
@@ -81,7 +61,7 @@ async def models(lab: Lab) -> list[Finding]:
             lab.base, reply = f"{lab.base}/v1", other
     path = f"{lab.base}/models"
     try:
-        listing = msgspec.json.decode(reply.body, type=_Models).data if reply.status == 200 else None
+        listing = msgspec.json.decode(reply.body, type=Models).data if reply.status == 200 else None
     except NONSENSE:
         listing = None
     if listing is None:
@@ -90,31 +70,26 @@ async def models(lab: Lab) -> list[Finding]:
     lab.known.models = names
     lab.model = lab.model or (names[0] if names else "")
     mine = listing[names.index(lab.model)] if lab.model in names else None
-    lab.known.owner = mine.owned_by if mine is not None else None
+    owned_by = mine.owned_by if mine is not None else None
+    lab.known.owner = owned_by if isinstance(owned_by, str) else None
     owner = f", owned by {lab.known.owner}" if lab.known.owner else ""
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     listed: Verdict = "yes" if mine is not None else "no"
     return [found("server", "models", listed, f"listed: {shown or 'none'}{owner}"), await _longest(lab, mine)]
 
 
-async def _longest(lab: Lab, model: _Model | None) -> Finding:
+async def _longest(lab: Lab, model: Model | None) -> Finding:
     """The longest call, from whichever place a server says it in."""
-    if model is not None:
-        for name in ("max_model_len", "context_length"):
-            value = getattr(model, name)
-            if value:
-                lab.known.max_model_len = value
-                return found("server", "max_model_len", "yes", f"{value:,} tokens ({name} in the list of models)")
-    reply = await lab.get(f"{lab.root}/props")
-    try:
-        props = msgspec.json.decode(reply.body, type=_Props) if reply.status == 200 else _Props()
-    except NONSENSE:
-        props = _Props()
-    context = props.default_generation_settings.n_ctx if props.default_generation_settings is not None else None
-    if context:
-        lab.known.max_model_len = context
-        return found("server", "max_model_len", "yes", f"{context:,} tokens (n_ctx of a slot in /props)")
-    return found("server", "max_model_len", "unknown", "neither the list of models nor /props tells it")
+
+    async def props() -> bytes | None:
+        reply = await lab.get(f"{lab.root}/props")
+        return reply.body if reply.status == 200 else None
+
+    told = await longest_call([] if model is None else [model], props)
+    if told is None:
+        return found("server", "max_model_len", "unknown", "neither the list of models nor /props tells it")
+    lab.known.max_model_len, where = told
+    return found("server", "max_model_len", "yes", f"{told[0]:,} tokens ({where})")
 
 
 async def health(lab: Lab) -> list[Finding]:

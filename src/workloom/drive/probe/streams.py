@@ -133,6 +133,8 @@ async def _kept_alive(lab: Lab) -> Finding:
     first, second = await lab.say("Hello", 1), await lab.say("Hello", 1)
     if not (first.status and second.status):
         return found("stream", "keep_alive", "unknown", f"{first.error or second.error}")
+    if first.ending == "hung up":
+        return found("stream", "keep_alive", "no", "the body stays open after its last event: every call connects anew")
     if second.reused:
         return found("stream", "keep_alive", "yes", "a connection carries one call after the other")
     return found("stream", "keep_alive", "no", "the connection is closed after an answer: every call connects anew")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Literal
 
 from msgspec import Struct
@@ -19,6 +20,13 @@ _LONGEST = 1 << 24
 """Bytes of an answer that are read."""
 
 
+_LAST_WORD = re.compile(rb'\ndata: ?\[DONE\]|"type": ?"(?:message_stop|response\.(?:completed|incomplete))"')
+"""The last event of a stream, of all APIs. Texts have no such thing: their line ends and quotes are escaped."""
+_LONGEST_WORD = 64
+_GRACE_S = 0.5
+"""So long after its last word a body may stay open; then it has ended all the same."""
+
+
 class Reply(Struct):
     """What came back. `reads` are (nanoseconds since sending, body bytes) of each read."""
 
@@ -27,6 +35,8 @@ class Reply(Struct):
     reads: list[tuple[int, bytes]]
     ending: Ending
     error: str | None = None
+    hint: str | None = None
+    """What to do about the error."""
     took_ns: int = 0
     reused: bool = False
     """The connection had carried another exchange."""
@@ -47,6 +57,10 @@ class _Reads:
         self.end_ns = 0
         self._stop_after = stop_after
         self._bytes = 0
+        self._tail = b"\n"
+        self._closed = False
+        """The stream's last word came."""
+        self._grace: asyncio.TimerHandle | None = None
 
     def feed(self, body: bytes, at_ns: int) -> bool:
         self.reads.append((at_ns, body))
@@ -54,7 +68,19 @@ class _Reads:
         enough = self._bytes > _LONGEST or (self._stop_after is not None and len(self.reads) >= self._stop_after)
         if enough:
             self._settle("hung up", at_ns)
+        else:
+            self._wait_for_the_end(body, at_ns)
         return enough
+
+    def _wait_for_the_end(self, body: bytes, at_ns: int) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        self._tail += body.replace(b"\r", b"")
+        self._closed = self._closed or _LAST_WORD.search(self._tail) is not None
+        self._tail = self._tail[-_LONGEST_WORD:]
+        if self._closed:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(_GRACE_S, self._settle, "hung up", at_ns)
 
     def end(self, at_ns: int) -> None:
         self._settle("complete", at_ns)
@@ -64,8 +90,8 @@ class _Reads:
             self.done.set_exception(error)
 
     def _settle(self, ending: Ending, at_ns: int) -> None:
-        self.end_ns = at_ns
         if not self.done.done():
+            self.end_ns = at_ns
             self.done.set_result(ending)
 
 
@@ -101,7 +127,7 @@ class Wire:
     ) -> Reply | None:
         """None: a kept connection turned out to be closed, and the request was not heard."""
         sink = _Reads(stop_after)
-        reused, ending, error = connection is not None, None, None
+        reused, ending, error, hint = connection is not None, None, None, None
         began_ns = sent_ns = self._clock.raw()
         try:
             async with asyncio.timeout(limit_s):
@@ -114,12 +140,13 @@ class Wire:
             ending, error = "timeout", f"no end of the answer within {limit_s:g} s"
         except BackendError as fault:
             ending, error = ("no connection" if connection is None else "lost"), fault.what
+            hint = fault.hint
         finally:
-            if ending in (None, "timeout") and connection is not None:
+            if ending in (None, "timeout", "hung up") and connection is not None:
                 connection.abort()
         reads = [(at_ns - sent_ns, body) for at_ns, body in sink.reads]
         took_ns = (sink.end_ns or self._clock.raw()) - began_ns
-        return Reply(sink.status, reads, ending, error, took_ns, reused)
+        return Reply(sink.status, reads, ending, error, hint, took_ns, reused)
 
     def _request(self, method: str, path: str, body: bytes | None, headers: bytes) -> bytes:
         head = b"%s %s HTTP/1.1\r\n%s" % (method.encode(), request_path(self._endpoint, path), headers)

@@ -102,7 +102,7 @@ class Follower(threading.Thread):
             got = raw_ns()
             found = read(answer.text)
             if not found.known:
-                fault = f"{page} holds no figures of a known server"
+                fault = fault or f"{page} holds no figures of a known server"
                 continue
             self._page = page
             self._emit(self._line(found, (asked + got) // 2, (got - asked) / NS))
