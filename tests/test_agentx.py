@@ -592,6 +592,10 @@ def test_the_command_prints_writes_and_is_strict(tmp_path: Path, capsys: pytest.
     with pytest.raises(NotValid, match="no_scenario"):
         agentx(str(tmp_path / "bad"), None, None, False, True, True)
     assert json.loads(capsys.readouterr().out)["workloom"]["validity"]["valid"] is False
+    run_of(tmp_path / "earlier", steady(), config=changed("scenario.name", "agentx-mvp"))
+    with pytest.raises(NotValid) as caught:
+        agentx(str(tmp_path / "earlier"), None, None, False, True, False)
+    assert "--scenario agentx-mvp`" in (caught.value.hint or "")
 
 
 def test_rows_of_a_run_without_figures_say_so(tmp_path: Path) -> None:

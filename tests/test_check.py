@@ -15,10 +15,10 @@ import pytest
 from checked_server import Imitation, Quirks, imitating
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from misbehaving import CLOSE, HOLD, live, plain, serving, stream
+from misbehaving import CLOSE, EVENTS, HEAD, HOLD, chunk, live, plain, serving, stream
 
 from workloom.clock import RealClock
-from workloom.drive.probe import Report, check, faults
+from workloom.drive.probe import Report, check, faults, wire
 from workloom.drive.probe.answer import read
 from workloom.drive.probe.findings import one_line
 from workloom.drive.probe.wire import Reply
@@ -311,6 +311,21 @@ def test_nonsense_is_told_and_never_drivable(script: list[bytes | str]) -> None:
     assert not report.drivable and report.reason
     assert all(finding.evidence.isprintable() for finding in report.findings)
     assert report.finding("chat").verdict in ("no", "unknown")
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
+def test_a_server_of_web_pages_is_no_api_and_gets_no_advice(status: str) -> None:
+    report = scripted([plain(b"<!DOCTYPE html><p>hello", status)])
+    assert report.reason is not None and "no API" in report.reason and "HTML" in report.reason
+    assert report.advice == [] and "model" not in f"{report.reason} {report.hint}"
+
+
+def test_a_body_that_stays_open_after_the_last_event_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_GRACE_S", 0.05)
+    report = scripted([HEAD + b"".join(map(chunk, EVENTS)), HOLD], timeout_s=3.0)
+    assert report.drivable and verdicts(report, "chat", "end_mark", "keep_alive") == ["yes", "yes", "no"]
+    assert "stays open" in report.finding("keep_alive").evidence
+    assert "within 3 s" not in " ".join(finding.evidence for finding in report.findings)
 
 
 def test_a_server_that_never_answers_is_given_up_at_once() -> None:

@@ -493,6 +493,7 @@ def test_tls_is_checked_unless_told_otherwise(tmp_path: Path) -> None:
             with pytest.raises(BackendError) as caught:
                 await connect(server.port, clock, scheme="https").call(request(), lambda run: None)
             assert caught.value.kind == "connect"
+            assert "--ca-file" in (caught.value.hint or "") and "--insecure" in (caught.value.hint or "")
 
     live(main)
 
@@ -612,7 +613,78 @@ MODELS = plain(b'{"object":"list","data":[{"id":"m"},{"id":"n"}]}')
 def test_the_probe_finds_the_model_or_warns() -> None:
     assert probe(MODELS).models == ["m", "n"] and probe(MODELS).warning is None
     assert "'x'" in probe(MODELS, model="x").warning
-    assert "404" in probe(plain(b"", "404 Not Found")).warning
+    lost = probe(plain(b'{"detail":"Not Found"}', "404 Not Found"))
+    assert lost.models is None and lost.warning.endswith("/models answers with status 404: Not Found")
+    assert "/v1" in (lost.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("entry", "props", "longest"),
+    [
+        ({"max_model_len": 4096, "meta": {"n_ctx": 7}}, None, 4096),
+        ({"max_model_len": None, "context_length": 8192}, None, 8192),
+        ({"meta": {"n_ctx": 2048, "n_ctx_train": 131072}}, None, 2048),
+        ({"meta": {"n_ctx_train": 131072}}, b'{"default_generation_settings":{"n_ctx":512}}', 512),
+        ({"max_model_len": "long", "meta": 7, "owned_by": 1}, b"<html>", None),
+        ({"max_model_len": True}, b'{"default_generation_settings":{"n_ctx":0}}', None),
+    ],
+)
+def test_the_longest_call_is_told_in_one_of_several_places(
+    entry: dict[str, Any], props: bytes | None, longest: int | None
+) -> None:
+    async def main(clock: RealClock) -> None:
+        listed = plain(json.dumps({"data": [{"id": "m", **entry}, {"id": "other", "max_model_len": 9}]}).encode())
+        async with serving([listed], [plain(props or b"", "200 OK" if props else "404 Not Found")]) as server:
+            found = await connect(server.port, clock, model="m").probe()
+            assert (found.models, found.max_model_len, found.warning) == (["m", "other"], longest, None)
+            pages = [head.split(b" ")[1] for head in server.heads]
+            assert pages == [b"/v1/models"] + [b"/props"] * (props is not None)
+
+    live(main)
+
+
+def test_a_page_of_properties_that_hangs_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_PROPS_S", 0.1)
+
+    async def main(clock: RealClock) -> None:
+        async with serving([MODELS], [HOLD]) as server:
+            found = await connect(server.port, clock, model="m").probe()
+            assert found.models == ["m", "n"] and found.max_model_len is None and len(server.heads) == 2
+
+    live(main)
+
+
+@pytest.mark.parametrize("said", [[CLOSE], [b"\x15\x03\x03\x00\x02\x02\x46", CLOSE]])
+def test_plain_http_to_a_port_of_tls_is_told_to_try_https(said: list[bytes | str]) -> None:
+    with pytest.raises(BackendError) as caught:
+        probe(*said)
+    assert "try https://" in (caught.value.hint or "")
+
+
+def test_a_refusal_that_speaks_of_https_is_told_to_try_it() -> None:
+    page = b"<html>The plain HTTP request was sent to HTTPS port</html>"
+    assert probe(plain(page, "400 Bad Request")).hint == "try https://"
+
+
+def test_tls_to_a_port_of_plain_http_is_told_to_try_http() -> None:
+    async def main(clock: RealClock) -> None:
+        for script in ([plain(b"", "400 Bad Request")], [b"nonsense", CLOSE]):
+
+            async def answer(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, script: list[bytes | str] = script
+            ) -> None:
+                await reader.read(100)
+                writer.write(b"".join(part for part in script if isinstance(part, bytes)))
+                writer.close()
+
+            listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+            port = listener.sockets[0].getsockname()[1]
+            with pytest.raises(BackendError) as caught:
+                await connect(port, clock, scheme="https").probe()
+            assert caught.value.kind == "connect" and "try http://" in (caught.value.hint or "")
+            listener.close()
+
+    live(main)
 
 
 @pytest.mark.parametrize(

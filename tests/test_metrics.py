@@ -23,7 +23,7 @@ from workloom.metrics.frame import Window, calls, chunks
 from workloom.metrics.server import engine_hit_rate
 from workloom.metrics.show import duration, in_words, parts, show
 from workloom.metrics.stats import LEVELS, RESOLUTION, Pool, Stats, stats
-from workloom.metrics.summary import Summary, encode, summarize, summarize_records, summary_json
+from workloom.metrics.summary import Summary, Tokens, encode, summarize, summarize_records, summary_json
 from workloom.metrics.tool import FEW_CALLS, judge
 from workloom.records import CallRecord, ChunkRun, ServerSample, SessionRecord
 from workloom.store import RunWriter, open_run
@@ -241,6 +241,40 @@ def test_what_the_end_of_the_run_cut_off_stands_beside_the_figures() -> None:
     assert "of the 4 of 287 sessions that ended, the median took 1.00 s" in words
     assert "112 of 1,231 calls were cut off by the end of the run" in words
     assert "(+" not in shown(cut_off(100, 0, 10, 0)) and "cut off" not in shown(cut_off(100, 0, 10, 0))
+
+
+def test_a_figure_that_there_is_none_of_is_not_too_low() -> None:
+    words = " ".join(shown(cut_off(4, 4, 1, 1), 200).split())
+    assert "4 of 4 calls due and 1 of 1 session due were still going when the run ended. In column n" in words
+    assert "too low" not in words, "no call and no session has ended, so E2E and makespan have no figure"
+    assert "makespan leaves them out and so is too low" in shown(cut_off(4, 0, 2, 1), 200)
+
+
+@pytest.mark.parametrize(
+    ("n", "what", "said"),
+    [
+        (1, "sessions left out (first call too long)", "1 session left out"),
+        (1, "recorded outputs of 0 tokens, asked for as 1", "1 recorded output of 0 tokens"),
+        (2, "calls cut", "2 calls cut"),
+    ],
+)
+def test_one_is_not_many(n: int, what: str, said: str) -> None:
+    manifest = Manifest(backend="http", status="finished", left_out={what: n})
+    refused = call(0, status="error", error_kind="connect", error="refused", retries=1)
+    text = " ".join(shown(summarize_records([refused], manifest=manifest), 200).split())
+    assert said in text and "1 call was sent again, 1 time in all" in text and "1 call failed" not in text
+    assert "1 failed call is in these figures" in text
+
+
+def test_reasoning_is_a_part_of_the_output() -> None:
+    class Counted(Tokens, frozen=True):
+        reasoning: int = 0
+
+    told = summarize_records([call(0, 0.5, 1, output_tokens=9)])
+    assert "reasoning" not in shown(told, 120)
+    tokens = Counted(**{**msgspec.structs.asdict(told.tokens), "reasoning": 4})
+    text = " ".join(shown(msgspec.structs.replace(told, tokens=tokens), 120).split())
+    assert "output tokens 9 (planned 0; 4 of them reasoning)" in text
 
 
 def test_a_few_cut_off_are_a_note_and_many_an_alarm() -> None:
@@ -520,10 +554,10 @@ def test_words_do_not_generalise_from_nothing() -> None:
     assert mostly == "In words: 3 calls failed."
     few = in_words(summarize_records([ok]))
     assert few == "In words: half of the calls began to answer within 500 ms of being due."
-    assert in_words(summarize_records([call(0, done_ns=1)])) == "In words: 1 of 1 answers were empty."
+    assert in_words(summarize_records([call(0, done_ns=1)])) == "In words: 1 of 1 answer was empty."
     flying = call(0, None, None, status="censored", done_ns=None)
     going = in_words(summarize_records([flying], manifest=Manifest(backend="http")))
-    assert going.startswith("No call succeeded. 1 of 1 calls are still going")
+    assert going.startswith("No call succeeded. 1 of 1 call is still going")
     for told in (mostly, few, going):
         assert "∞" not in told and "nan" not in told
 

@@ -285,6 +285,7 @@ def test_a_server_that_shows_nothing_known_is_a_note_and_never_an_end(fault: str
     assert told.targets[0].failures >= 1 and told.targets[0].scrapes == 0
     (note,) = told.notes()
     assert note.startswith(f"no figures of {server.url}: ") and re.search(said, note), note
+    assert "/prometheus" not in note, "the page that a user knows of comes first"
 
 
 def test_a_server_that_is_not_there_is_a_note() -> None:

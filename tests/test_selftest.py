@@ -161,6 +161,21 @@ def test_the_null_server_ends_with_its_standard_input() -> None:
     process.stdout.close()
 
 
+@pytest.mark.parametrize("given", ["/dev/null", __file__])
+def test_the_null_server_runs_where_its_standard_input_is_nothing_to_wait_for(given: str) -> None:
+    command_line = [sys.executable, "-m", "workloom.drive.null_server"]
+    with open(given) as nothing, subprocess.Popen(command_line, stdin=nothing, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline())
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", "/v1/models")
+            assert connection.getresponse().status == 200
+            connection.close()
+        finally:
+            process.terminate()
+
+
 # -- runs as users have them
 
 

@@ -328,7 +328,8 @@ def test_workers_are_kept_in_the_manifest_and_shown() -> None:
     console = Console(file=io.StringIO(), width=300)
     show(summarize_records([call], manifest=again), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for words in ("flatters", "temperature 0", "64 MB of memory", "2.0 MB sent, 0.5 MB received", "clock_gettime()"):
+    assert text.index("clock_gettime()") < text.index("flatters the server  temperature 0"), "the verdict stays whole"
+    for words in ("temperature 0", "64 MB of memory", "2.0 MB sent, 0.5 MB received", "clock_gettime()"):
         assert words in text
     assert "event loop busy 10% of the time (reading chunks 5%)" in text
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from engines.runs import SCAFFOLD, Ran
 from engines.servers import Server
@@ -78,8 +80,8 @@ Pairs = Sequence[tuple[float, float]]
 def agree(measure: Callable[[str], Mapping[str, Pairs]]) -> None:
     """At the median, ours is within 5 % or 2 ms of the server's, in each of the figures that `measure` gives.
 
-    On a busy machine either process may be held up for longer than that, so one of three attempts has to show it; a
-    clock that starts or stops at the wrong place fails all of them.
+    On a busy machine either process may be held up for longer than that, so one of three attempts has to show it, and a
+    load that others make is said; a clock that starts or stops at the wrong place fails all attempts.
     """
     told = []
     for attempt in ("a", "b", "c"):
@@ -88,7 +90,14 @@ def agree(measure: Callable[[str], Mapping[str, Pairs]]) -> None:
         print(*told[-len(off) :], sep="\n")
         if all(near for near, _ in off.values()):
             return
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        pytest.skip(f"the machine is too busy to compare times (load {load:.1f}): {'; '.join(told)}")
     raise AssertionError("\n".join(told))
+
+
+BUSY = 3.5
+"""Load beyond an engine and a client on two cores: other programs hold up the engine's own front end."""
 
 
 def _off(pairs: Pairs) -> tuple[bool, str]:

@@ -96,7 +96,7 @@ def _clauses(summary: Summary) -> list[str]:
         of = "the prompt tokens of calls that report it" if hits.unreported_calls else "all prompt tokens"
         said.append(f"{hits.reported:.1%} of {of} were found in the prefix cache")
     if calls.empty:
-        said.append(f"{calls.empty:,} of {calls.ok:,} answers were empty")
+        said.append(f"{calls.empty:,} of {_many(calls.ok, 'answer')} {_be(calls.empty == 1, 'was')} empty")
     if calls.failed:
         said.append(f"{_many(calls.failed, 'call')} failed")
     return said or [f"{_many(calls.ok, 'call')} succeeded"]
