@@ -171,7 +171,7 @@ def test_a_limit_is_what_the_engine_takes(tmp_path: Path) -> None:
     with pytest.raises(Refused):
         engine.submit(0, "does not", Key().plus(1, 61), 2, 5)
     session = Session("s", (Call("zero", 0, fresh=(Part("user", 65),)),))
-    with pytest.raises(PlanError, match="only session does not fit into the context\n.*\n  found: 66 tokens"):
+    with pytest.raises(PlanError, match=r"only session does not fit into the context\n.*\n  found: 66 tokens"):
         plan_of(tmp_path, [session], Closed(1), context=Context(65))
 
 
