@@ -39,6 +39,8 @@ class Knobs:
 
     models: tuple[str, ...] = ("m",)
     context: int | None = None
+    props: int | None = None
+    """The context of a slot, as llama.cpp tells it."""
     template: int = 0
     """Tokens that every message costs besides its words."""
     reasoning: int = 0
@@ -169,6 +171,9 @@ class Scripted:
             more = {} if self.knobs.context is None else {"max_model_len": self.knobs.context}
             listed = [{"id": name, "object": "model", **more} for name in self.knobs.models]
             await _whole(writer, "200 OK", json.dumps({"object": "list", "data": listed}))
+        elif path == "/props" and self.knobs.props is not None:
+            told = {"default_generation_settings": {"n_ctx": self.knobs.props}}
+            await _whole(writer, "200 OK", json.dumps(told))
         elif path == "/metrics" and self.knobs.metrics:
             tokens = sum(asked.prompt_tokens for asked in self.asked)
             hits = sum(asked.cached_tokens for asked in self.asked)

@@ -242,6 +242,28 @@ def test_the_limit_has_the_name_that_the_server_knows_and_room_in_its_context(ru
             assert asked.body["max_tokens"] > 500
 
 
+def test_a_context_that_llama_cpp_tells_is_the_longest_call(run: Run, chains: Chains) -> None:
+    trace = chains(1, 3)
+    context = planned(2)[1] + OUT
+    with Scripted(Knobs(props=context)) as server:
+        ran = run(server, trace)
+        assert ran.manifest.config["recipe"]["context"]["max_tokens"] == context
+        assert len(server.asked) == 2, "the third call is too long for it"
+        too_long = run(server, trace, "--max-context", "30", code=1)
+    first = planned(1)[0]
+    assert "the only session does not fit" in too_long.err and "tokens in the shortest first call" in too_long.err
+    found = re.search(r"--max-context (\d+) or more", too_long.err)
+    assert found is not None and int(found[1]) > first
+
+
+def test_a_server_without_a_list_of_models_is_known_by_its_status(run: Run, chains: Chains) -> None:
+    with Scripted() as server:
+        url = server.url.removesuffix("/v1") + "/v2"
+        ran = run(None, chains(1, 1), "--url", url, code=2)
+    assert "/v2/models answers with status 404" in ran.err.splitlines()[0]
+    assert "/v1" in ran.err and "--model NAME" in ran.err
+
+
 @pytest.mark.parametrize("api", ["chat", "completions", "responses", "messages"])
 def test_every_api_is_sent_the_planned_tokens_and_each_prompt_begins_with_the_one_before(
     run: Run, chains: Chains, api: str
@@ -431,7 +453,7 @@ def test_a_call_that_was_put_off_is_sent_again_as_late_as_asked_and_it_shows(run
     assert ran.column("retries") == [2, 0, 0]
     assert ran.rows[0].sent_ns is not None
     assert ran.rows[0].sent_ns - ran.rows[0].due_ns >= 10**9, "the server said: after 1 s"
-    assert "1 calls were sent again, 2 times in all" in ran.out
+    assert "1 call was sent again, 2 times in all" in ran.out
 
 
 def test_without_retries_a_refusal_ends_what_depends_on_it_or_the_session_goes_on(run: Run, chains: Chains) -> None:
@@ -553,6 +575,7 @@ def test_calls_due_in_the_window_may_end_behind_it_for_as_long_as_the_drain(
         ran = run(server, chains(1, 1), "--duration", "0.3", "--drain", drain_s, code=0 if status == "ok" else 1)
     row = ran.rows[0]
     assert row.status == status
+    assert ("raise --duration or --drain" in ran.err) == (status == "censored")
     assert row.due_ns < (ran.manifest.window_end_ns or 0) < (row.done_ns or 0)
 
 
@@ -637,7 +660,7 @@ def test_figures_of_servers_are_asked_for_at_their_pages_and_at_others_or_not_at
         assert "vllm:num_requests_running" in names
         server.pages.clear()
         off = run(server, trace)
-        assert server.pages == ["GET /v1/models"]
+        assert server.pages == ["GET /v1/models", "GET /props"], "the model, and how long its context is"
         assert off.manifest.config["server"]["scrape"] is False
 
 
@@ -700,6 +723,7 @@ def test_two_workers_make_the_same_calls_as_one(run: Run, chains: Chains) -> Non
         (["--metrics-url", "127.0.0.1:1"], 2, "http(s)://"),
         (["--start", "0.2"], 2, "LOW-HIGH"),
         (["--start", "0.7-0.2"], 1, "--start"),
+        (["--start", "10-50"], 1, "0.1-0.5"),
         (["--warmup-calls", "-1"], 1, "--warmup-calls"),
         (["--settle", "nan"], 1, "--settle"),
         (["--max-failed", "0"], 2, "--max-failed"),
@@ -779,7 +803,7 @@ def test_on_a_terminal_the_phases_pass_by_and_ctrl_c_drains(
             pressed = True
     os.close(ours)
     assert running.wait(10) == 130, seen
-    assert seen.index("warm-up") < seen.index("pause") < seen.index("calls in flight; Ctrl-C again")
+    assert seen.index("warm-up") < seen.index("pause") < seen.index(" in flight; Ctrl-C again")
     assert "interrupted; what was recorded is kept" in seen
     rows = list(open_run(out).calls())
     assert {row.status for row in rows if row.phase == "run"} <= {"ok", "censored"}

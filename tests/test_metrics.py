@@ -23,7 +23,7 @@ from workloom.metrics.frame import Window, calls, chunks
 from workloom.metrics.server import engine_hit_rate
 from workloom.metrics.show import duration, in_words, parts, show
 from workloom.metrics.stats import LEVELS, RESOLUTION, Pool, Stats, stats
-from workloom.metrics.summary import Summary, Tokens, encode, summarize, summarize_records, summary_json
+from workloom.metrics.summary import Summary, encode, summarize, summarize_records, summary_json
 from workloom.metrics.tool import FEW_CALLS, judge
 from workloom.records import CallRecord, ChunkRun, ServerSample, SessionRecord
 from workloom.store import RunWriter, open_run
@@ -267,12 +267,9 @@ def test_one_is_not_many(n: int, what: str, said: str) -> None:
 
 
 def test_reasoning_is_a_part_of_the_output() -> None:
-    class Counted(Tokens, frozen=True):
-        reasoning: int = 0
-
     told = summarize_records([call(0, 0.5, 1, output_tokens=9)])
     assert "reasoning" not in shown(told, 120)
-    tokens = Counted(**{**msgspec.structs.asdict(told.tokens), "reasoning": 4})
+    tokens = msgspec.structs.replace(told.tokens, reasoning=4)
     text = " ".join(shown(msgspec.structs.replace(told, tokens=tokens), 120).split())
     assert "output tokens 9 (planned 0; 4 of them reasoning)" in text
 

@@ -170,6 +170,7 @@ the scaffold of a session's plays (play)."""
             where="--start",
             expected="LOW-HIGH or LOW-HIGH:index, shares from 0 to 1",
             found=self.start,
+            hint="shares: 0.1-0.5",
         )
 
     def root_seed(self) -> int:

@@ -218,8 +218,8 @@ def _work(summary: Summary) -> Table:
     tokens, through, both = summary.tokens, summary.throughput, summary.concurrency
     _row(grid, "prompt tokens", f"{tokens.sent_prompt:,} sent ({tokens.prompt:,} by the server's count)")
     thought = f"planned {tokens.planned_output:,}"
-    if reasoning := getattr(tokens, "reasoning", 0):
-        thought += f"; {reasoning:,} of them reasoning"
+    if tokens.reasoning:
+        thought += f"; {tokens.reasoning:,} of them reasoning"
     _row(grid, "output tokens", f"{tokens.output:,} ({thought})")
     _row(grid, "prefix hit rate", _hits(summary.hits))
     if summary.engine_hit_rate is not None:
