@@ -47,6 +47,8 @@ RESOLUTION = 1.06
 TRIES, TRIES_DISTURBED = 2, 4
 SPARE = 0.75
 """A loop that was busy for less than this in every second had time to spare."""
+MARGIN = 0.9
+"""A load holds when one of its tries is valid, so the highest that holds was lucky: the limit is a tenth below it."""
 SECONDS = 36.0
 """Time a selftest takes by default."""
 STEPS = 15
@@ -66,7 +68,10 @@ class Trial(Struct, frozen=True):
 
 
 class Limit(Struct, frozen=True):
-    """How far a load can be raised. `per_s` None: not even the lowest was judged valid."""
+    """How far a load can be raised: MARGIN of the highest that held.
+
+    `per_s` None: not even the lowest was judged valid.
+    """
 
     unit: str
     per_s: float | None
@@ -144,7 +149,7 @@ def limit(unit: str, measure: Measure, say: Callable[[str], None]) -> Limit:
     low, high = search(held, BASE[unit])
     return Limit(
         unit=unit,
-        per_s=None if low is None else low.per_s,
+        per_s=None if low is None else low.per_s * MARGIN,
         broken_at_per_s=None if high is None else high.per_s,
         rule=None if high is None else high.rule,
         reasons=[] if high is None else high.reasons,
