@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,17 @@ def test_a_default_that_is_spelled_out_is_the_same_trace(tmp_path: Path) -> None
         path.write_text('{"format":"workloom","version":1}\n' + line % more + "\n")
         hashes.add(Source(open_trace([path]), Context()).content_hash)
     assert len(hashes) == 1
+
+
+def test_a_disk_without_room_for_the_spool_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    plan, limit = tmp_path / "plan.json", 40 * 1024
+    trace = Path(__file__).parent.parent / "src" / "workloom" / "data" / "canonical.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-m", "workloom.cli", "plan", trace, "-o", plan],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: the trace could not be spooled")
+    assert "TMPDIR" in done.stderr and "Traceback" not in done.stderr
+    assert not plan.exists()

@@ -194,7 +194,6 @@ class _Drive:
         self.idle = Idle(self)
         self.breaker = Breaker(options.max_failed, clock.virtual)
         self.due_in_window = 0
-        self.over = False
         self.closing = False
         """No call is started any more."""
         self.stopping = self.interrupted = self.is_open = False
@@ -284,7 +283,7 @@ class _Drive:
 
     async def _stop(self) -> None:
         """End what still goes on: waiting calls are not started any more, calls in flight are censored."""
-        self.over = self.closing = True
+        self.closing = True
         if self.arrivals is not None:
             self.arrivals.cancel()
             await asyncio.gather(self.arrivals, return_exceptions=True)

@@ -15,7 +15,7 @@ from workloom.drive.cost import WorkerCost
 from workloom.drive.driver import Control, End, Options, Progress, Share, drive
 from workloom.errors import BackendError
 from workloom.execute.secrets import known
-from workloom.execute.target import Live, Simulated, one_server
+from workloom.execute.target import Live, Simulated
 from workloom.plan import Plan, document
 from workloom.records import ServerSample
 from workloom.store import Manifest, Run, RunWriter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from workloom.drive.http import HttpOptions, Preflight
     from workloom.engine.engine import Gauges
 
-__all__ = ["Live", "Scenario", "Simulated", "execute", "one_server", "preflight"]
+__all__ = ["Live", "Scenario", "Simulated", "execute", "preflight"]
 
 
 class Scenario(Struct, frozen=True):
@@ -169,9 +169,9 @@ def _live(
     mark = scraper.mark if scraper is not None else None
     try:
         if target.workers > 1:
-            from workloom.execute.workers import run_workers
+            from workloom.execute.workers import Workers
 
-            return run_workers(plan, target, path, options, progress, mark, began)
+            return Workers(plan, target, path, options, progress, mark, began).run()
         return clock.run_real(lambda time: _alone(plan, target, path, time, writer, options, progress, mark, began))
     finally:
         if scraper is not None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workloom.clock import RealClock
 from workloom.drive.cost import WorkerCost
@@ -16,6 +17,9 @@ from workloom.drive.driver import Control, End, Options, Progress, Share, drive
 from workloom.execute.target import Live
 from workloom.plan import Plan
 from workloom.store.writer import Log
+
+if TYPE_CHECKING:
+    from workloom.drive.debug import DebugTrace
 
 DEBUG = "debug.jsonl"
 """Every exchange in full, where that was asked for."""
@@ -43,17 +47,8 @@ async def work(
     from workloom.drive.meter import Meter
     from workloom.quiet import quiet
 
-    trace, tell = None, None
-    if target.debug_trace:
-        from workloom.drive.debug import DebugTrace, Exchange
-        from workloom.execute.secrets import Blot
-
-        trace, blot = DebugTrace(path / DEBUG), Blot(target.http)
-
-        def tell(exchange: Exchange) -> None:
-            trace(blot(exchange))
-
-    backend = HttpBackend(target.http, clock=time, style=target.style(), debug=tell)
+    trace = _trace(target, path)
+    backend = HttpBackend(target.http, clock=time, style=target.style(), debug=trace)
     meter = Meter(
         time,
         worker=share.worker,
@@ -73,11 +68,6 @@ async def work(
         if end_ns is not None:
             time.call_at(end_ns, ended)
 
-    http = target.http
-
-    def served(agent: str, model: str, instance: int) -> str:
-        return f"{http.served(agent, model)} {instance % len(http.urls)}"
-
     try:
         with quiet():
             origin = ready()
@@ -86,13 +76,32 @@ async def work(
                 await time.sleep_until(0)
             meter.start()
             end = await drive(
-                plan, backend, time, log, options, progress, control=control, share=share, served=served, opened=window
+                plan,
+                backend,
+                time,
+                log,
+                options,
+                progress,
+                control=control,
+                share=share,
+                served=target.cache_of,
+                opened=window,
             )
             return end, meter.stop()
     finally:
         backend.close()
         if trace is not None:
             trace.close()
+
+
+def _trace(target: Live, path: Path) -> DebugTrace | None:
+    """The debug trace, where one was asked for: without what no disk may hold."""
+    if not target.debug_trace:
+        return None
+    from workloom.drive.debug import DebugTrace
+    from workloom.execute.secrets import Blot
+
+    return DebugTrace(path / DEBUG, Blot(target.http))
 
 
 SCRAPE_S = 0.3

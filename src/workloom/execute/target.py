@@ -42,6 +42,10 @@ class Live(Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     """The longest call by the servers' own word."""
 
+    def cache_of(self, agent: str, model: str, instance: int) -> str:
+        """Which prefix cache a call meets: its model's on the server that its session is dealt to."""
+        return f"{self.http.served(agent, model)} {instance % len(self.http.urls)}"
+
     def style(self) -> Style:
         """The texts."""
         from workloom.drive.styles import style
@@ -51,8 +55,3 @@ class Live(Struct, frozen=True, kw_only=True):
         from workloom.drive.tokenizer import load
 
         return style(self.text, self.salt, load(self.tokenizer))
-
-
-def one_server(url: str, model: str, salt: int) -> Live:
-    """A server and nothing else: its defaults."""
-    return Live(http=HttpOptions(urls=(url,), model=model, salt=salt), salt=salt)

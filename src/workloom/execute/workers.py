@@ -50,22 +50,6 @@ class WorkerFault(WorkloomError):
     """A worker process failed, or vanished."""
 
 
-def run_workers(
-    plan: Plan,
-    target: Live,
-    path: Path,
-    options: Options,
-    progress: Progress,
-    mark: Callable[[], None] | None,
-    began: Callable[[int], None],
-) -> tuple[End, list[WorkerCost]]:
-    """Carry out a plan with `target.workers` processes; what they ended with, as one.
-
-    `mark` asks the servers for their figures, `began` is told the run's zero by the raw counter.
-    """
-    return _Parent(plan, target, path, options, progress, mark, began).run()
-
-
 def check(plan: Plan, workers: int) -> None:
     """Raise UsageError where so many workers cannot share the plan."""
     if "fork" not in multiprocessing.get_all_start_methods():
@@ -82,7 +66,12 @@ def check(plan: Plan, workers: int) -> None:
         )
 
 
-class _Parent:
+class Workers:
+    """The worker processes of a run: `run` lets them carry out its plan, and gives what they ended with, as one.
+
+    `mark` asks the servers for their figures, `began` is told the run's zero by the raw counter.
+    """
+
     def __init__(
         self,
         plan: Plan,

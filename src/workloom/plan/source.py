@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from typing import IO
 
 import msgspec
 from msgspec.structs import replace
@@ -34,7 +37,7 @@ class Source:
     def __init__(self, reading: Reading, context: Context) -> None:
         self.context = context
         self._file = tempfile.TemporaryFile(prefix="workloom-")  # noqa: SIM115 (open as long as the source lives)
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _drop, self._file)
         self._places: list[tuple[int, int]] = []
         self._small: dict[int, Session] = {}
         """Short sessions that were asked for: those that come by the thousand, again and again."""
@@ -69,11 +72,13 @@ class Source:
             prompts = prompt_tokens(fitted.session)
             longest = max(prompts[call.id] + call.output_tokens for call in fitted.session.calls)
             self.longest_call = max(self.longest_call, longest)
-            self._file.write(packed)
+            with _spooling():
+                self._file.write(packed)
             self._places.append((at, len(packed)))
             self.starts_s.append(session.start_s)
             at += len(packed)
-        self._file.flush()
+        with _spooling():
+            self._file.flush()
         self.content_hash = digest.hexdigest()
         self.report = reading.report
 
@@ -113,6 +118,24 @@ def _needed(session: Session, context: Context) -> int:
     if context.policy == "skip":
         return max(prompts[call.id] + call.output_tokens for call in calls)
     return min(prompts[call.id] + call.output_tokens for call in calls if not call.after)
+
+
+@contextmanager
+def _spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise PlanError(
+            f"the trace could not be spooled: {fault.strerror}",
+            where=tempfile.gettempdir(),
+            hint="make room there, or set TMPDIR to a directory with more",
+        ) from fault
+
+
+def _drop(file: IO[bytes]) -> None:
+    """Close a spool that nobody reads any more; what could not be written of it was said when it could not."""
+    with suppress(OSError):
+        file.close()
 
 
 def _plain(session: Session) -> Session:
