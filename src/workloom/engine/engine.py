@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 from workloom.engine.blocks import FreeQueue
 from workloom.engine.cost import Cost, pairs
+from workloom.engine.hints import NO_HINTS, Hints
 from workloom.engine.prefix import PrefixCache
 from workloom.engine.profile import Profile
 from workloom.engine.scheduler import Batch, Limits, Scheduler
@@ -133,12 +134,14 @@ class Engine:
 
     # -- what goes in
 
-    def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int) -> None:
+    def submit(
+        self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS
+    ) -> None:
         """Hand in a call that arrives now or later than anything before it; raises Refused if it can never fit."""
         self._check(call, prompt.tokens, output_tokens)
         at = at_ns * PS
         self._advance(at)
-        sequence = Sequence(call, prompt, answer, output_tokens)
+        sequence = Sequence(call, prompt, answer, output_tokens, hints)
         front = self.profile.front_end
         leaves = max(self._front_end_free, at) + front.call_ps + front.prompt_token_ps * prompt.tokens
         self._front_end_free = sequence.queued_ps = leaves

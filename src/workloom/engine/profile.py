@@ -8,13 +8,16 @@ DESIGN.md: a step takes the larger of a CPU launch floor (steps with prefill) an
 
 with T tokens in the step (k of N experts each), n prefill tokens, B decoding calls, pairs = sum over prefill chunks of
 n*P + n^2/2 (P tokens before the chunk), ctx the sum of decoding contexts. In decode-only steps B is padded to the next
-graph size.
+graph size. Steps with few prefill tokens may run as graphs too, cheaper to launch: see `graph_tokens`.
+
+What else a server may have is off by default: state pages beside the KV (`state_groups`), a chat template of its own
+(`template`), memory below the GPU's (`tiers`), steps decided ahead (`async_scheduling`), speculative decoding.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,6 +26,7 @@ from workloom.errors import ProfileError, nearest
 
 Count = Annotated[int, Meta(ge=0)]
 Limit = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
 FOLDER = Path(__file__).parent / "profiles"
 
 
@@ -42,6 +46,17 @@ class StepCost(Struct, frozen=True, forbid_unknown_fields=True):
     """CPU launch floor F of a step with prefill."""
     admit_ps: Count = 0
     """H, added to the floor for every call newly admitted in the step."""
+    launch_tail_ps: Count = 0
+    """How long after its launch a step with prefill ends at the earliest: the last kernels launched have to run."""
+    graph_tokens: Count = 0
+    """Steps with prefill of at most so many tokens in all (B included) run as piecewise graphs, those above eagerly."""
+    graph_launch_ps: Count = 0
+    """F of a step with prefill that runs as piecewise graphs."""
+    graph_token_ps: Count = 0
+    """b of such a step."""
+    knee_tokens: Count = 0
+    """Prefill tokens of a step beyond this cost `beyond_token_ps` each instead of `prefill_token_ps`; 0: no knee."""
+    beyond_token_ps: Count = 0
     graph_sizes: tuple[Limit, ...] = ()
     """Batch sizes decode-only steps are padded to, rising; above the largest there is no padding."""
 
@@ -53,10 +68,80 @@ class StepCost(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FrontEnd(Struct, frozen=True, forbid_unknown_fields=True):
-    """A serial first-come-first-served stage before the engine: templating and tokenising."""
+    """What stands between the engine and the client.
+
+    Before the engine a serial first-come-first-served stage: templating and tokenising. Behind it the stream: the first
+    chunk of an answer is delivered `first_token_ps` after its step, later ones at once, and the stream ends (so that a
+    dependant call can leave) `end_ps` after the last.
+    """
 
     call_ps: Count = 0
     prompt_token_ps: Count = 0
+    first_token_ps: Count = 0
+    end_ps: Count = 0
+
+
+class Template(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the server's chat template makes of a prompt.
+
+    Tokens beyond those the client counts: `call_tokens` in every prompt, `turn_tokens` more for every call of the
+    history (it may be a fraction: counts are rounded). The last `tail_tokens` of these open the answer and are not in
+    the next prompt as they were. `answers`: whether the next prompt repeats the answer as it was generated, so that
+    its KV can be found, or in another form (thinking taken out), so that no token behind the end of the prompt can.
+    """
+
+    call_tokens: Count = 0
+    turn_tokens: Annotated[float, Meta(ge=0)] = 0.0
+    tail_tokens: Count = 0
+    answers: Literal["repeated", "rewritten"] = "repeated"
+
+    def __post_init__(self) -> None:
+        if self.tail_tokens > self.call_tokens:
+            raise ValueError("tail_tokens are of the call_tokens")
+
+
+class Tier(Struct, frozen=True, forbid_unknown_fields=True):
+    """Memory below the GPU's that keeps KV blocks, least recently used first out.
+
+    `write`: a block is copied to it when it is computed (`through`) or when it is evicted from above (`evict`).
+    `prefetch`: blocks are fetched as soon as a call waits, not when it is its turn. Reads, and writes, are one after
+    the other.
+    """
+
+    name: str
+    tokens: Limit | None
+    """Capacity; None is infinite."""
+    read_bytes_per_s: Positive
+    write_bytes_per_s: Positive
+    latency_ps: Count = 0
+    """Of every transfer, before its first byte."""
+    write: Literal["through", "evict"] = "evict"
+    prefetch: bool = False
+
+
+class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+    """What of the KV is kept, and how long. Eviction is least recently used first."""
+
+    ttl_ps: Annotated[int, Meta(ge=1)] | None = None
+    """A block nobody used for so long cannot be found any more; None: until it is evicted."""
+    pinned_tokens: Count = 0
+    """Room for prefixes that calls ask to be pinned (`Hints.pin_tokens`): those are not evicted. 0: nothing is."""
+
+
+class Speculative(Struct, frozen=True, forbid_unknown_fields=True):
+    """Speculative decoding: each step verifies `draft_tokens` guesses a call and yields `acceptance_length` tokens.
+
+    The acceptance length counts the token that the model itself gives, as vLLM's metric does: 1 + accepted / drafts.
+    `draft_ps`: making the guesses, for each step.
+    """
+
+    draft_tokens: Limit
+    acceptance_length: Annotated[float, Meta(ge=1)]
+    draft_ps: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.acceptance_length > 1 + self.draft_tokens:
+            raise ValueError("acceptance_length is at most 1 + draft_tokens")
 
 
 class FitError(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +176,31 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     block_tokens: Limit
     kv_tokens: Limit | None
     """KV capacity in tokens; None is infinite."""
+    kv_token_bytes: Count = 0
+    """Bytes of KV a token has, for transfers; 0: not known."""
+    async_scheduling: bool = False
+    """A step is decided while the one before it runs, and its launch holds back that one's tokens (vLLM's name)."""
+    policy: str = "fcfs"
+    """Who of the waiting is next: see :mod:`workloom.engine.policies`."""
+    mixing: Literal["decode_first", "prefill_first"] = "decode_first"
+    """Which of both gets the tokens of a step first: prefill_first decodes only when nobody prefills."""
+    max_prefill_tokens: Limit | None = None
+    """Most prefill tokens of one step; None: what the budget has."""
+    watermark_blocks: Count = 0
+    """Blocks that an admission must leave free, so that running calls can grow."""
+    preemption: Literal["recompute", "swap"] = "recompute"
+    """What a call that is preempted loses: its KV, or the time to write it to the first tier and read it back."""
+    cache: Literal["vllm", "sglang"] = "vllm"
+    """vllm: blocks computed twice at once are kept twice, and blocks nobody can find queue for eviction like others.
+    sglang: they are merged, and such blocks are free at once."""
+    state_groups: Count = 0
+    """Groups of layers that keep a state instead of KV (Mamba, linear attention): each takes a page of a block's size a
+    call, findable only where a step ended on a block's boundary, and prefills are cut at the last whole block."""
+    template: Template = Template()
+    retention: Retention = Retention()
+    tiers: tuple[Tier, ...] = ()
+    """From the fastest down."""
+    speculative: Speculative | None = None
 
     @property
     def kv_blocks(self) -> int | None:

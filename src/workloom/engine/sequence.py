@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from workloom.engine.hints import NO_HINTS, Hints
 from workloom.prefix import Key
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Sequence:
         "ends",
         "finish_step",
         "generated",
+        "hints",
         "holds",
         "ids",
         "lag",
@@ -52,8 +54,9 @@ class Sequence:
         "state",
     )
 
-    def __init__(self, call: str, key: Key, answer: int, output_tokens: int) -> None:
+    def __init__(self, call: str, key: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS) -> None:
         self.call = call
+        self.hints = hints
         self.ids = (*key.ids, answer)
         self.ends = (*key.ends, UNBOUNDED)
         self.prompt_tokens = key.tokens

@@ -1,0 +1,69 @@
+"""What an engine did, as it did it: enough to work out every figure of a run again.
+
+An engine that is given a listener tells it these in the order in which they were decided. Instants are picoseconds of
+the run; `start_ps` of steps rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+
+class Queued(NamedTuple):
+    """A call left the front end and waits."""
+
+    at_ps: int
+    call: str
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Admitted(NamedTuple):
+    """A call was given blocks, in the step that begins then: what it need not compute, and where that came from."""
+
+    at_ps: int
+    call: str
+    cached_tokens: int
+    """From the GPU's own blocks and from tiers."""
+    fetched: tuple[tuple[str, int], ...] = ()
+    """Of these, tokens by the tier they were read from."""
+
+
+class Ran(NamedTuple):
+    """`steps` equal steps: step i (from 0) takes first_ps + i*slope_ps."""
+
+    start_ps: int
+    first_step: int
+    steps: int
+    first_ps: int
+    slope_ps: int
+    decodes: int
+    context_tokens: int
+    """Of the first of them."""
+    prefills: tuple[tuple[str, int, int], ...]
+    """(call, tokens of its chunk in each step, tokens before the first chunk)."""
+    admitted: int
+
+
+class Preempted(NamedTuple):
+    at_ps: int
+    call: str
+
+
+class Evicted(NamedTuple):
+    """Findable blocks that were taken for something else."""
+
+    at_ps: int
+    blocks: int
+
+
+class Ended(NamedTuple):
+    at_ps: int
+    call: str
+    status: Literal["done", "cancelled"]
+    output_tokens: int
+
+
+Event = Queued | Admitted | Ran | Preempted | Evicted | Ended
+Listener = Callable[[Event], None]
