@@ -85,9 +85,9 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     """What the server's chat template makes of a prompt.
 
     Tokens beyond those the client counts: `call_tokens` in every prompt, `turn_tokens` more for every call of the
-    history (it may be a fraction: counts are rounded). The last `tail_tokens` of these open the answer and are not in
-    the next prompt as they were. `answers`: whether the next prompt repeats the answer as it was generated, so that
-    its KV can be found, or in another form (thinking taken out), so that no token behind the end of the prompt can.
+    history (it may be a fraction: counts are rounded). The last `tail_tokens` of a prompt open the answer. `answers`:
+    whether the next prompt repeats the answer as it was generated, so that its KV can be found, or in another form
+    (thinking taken out), so that nothing from the tail on can.
     """
 
     call_tokens: Count = 0
