@@ -23,7 +23,7 @@ test: $(READY)
 	$(PY) -m mypy
 	$(PY) scripts/check_imports.py
 	timeout 1200 $(PY) -m pytest -n 2 -m 'not long and not engines'
-	timeout 300 $(PY) -m pytest -rs tests/engines/test_install.py tests/engines/test_llama_cpp.py tests/engines/test_smollm2.py
+	timeout 300 $(PY) -m pytest -rs tests/engines/test_install.py tests/engines/test_checks.py tests/engines/test_llama_cpp.py tests/engines/test_smollm2.py
 
 # vLLM on the CPU and Dynamo's mocker: 3 GB of packages, some minutes.
 test-engines: $(READY)

@@ -18,7 +18,8 @@ import twins
 from msgspec import Struct
 from msgspec.structs import replace
 
-from workloom.engine.profile import Profile, load
+from workloom.engine.fleet import Fleet, Pool
+from workloom.engine.profile import Profile, Tier, load
 from workloom.plan import Closed, Load, Open
 
 PROFILE = load("llama-3.1-8b-h200x1")
@@ -26,7 +27,7 @@ PROFILE = load("llama-3.1-8b-h200x1")
 
 class Case(Struct, frozen=True):
     what: str
-    profile: Profile
+    server: Profile | Fleet
     size: twins.Size
     load: Load
     cascades: bool = False
@@ -58,6 +59,27 @@ CASES = {
         Closed(16),
         cascades=True,
     ),
+    "cluster": Case(
+        "2 replicas of 24,000 tokens behind the prefix router, with a host tier: 12 sessions at once",
+        Fleet(
+            (
+                Pool(
+                    replace(
+                        PROFILE,
+                        kv_tokens=24_000,
+                        max_model_len=16_384,
+                        kv_token_bytes=131_072,
+                        tiers=(Tier("host", 400_000, 40e9, 40e9, 20_000_000),),
+                    ),
+                    2,
+                ),
+            ),
+            "prefix",
+        ),
+        twins.Size(sessions=40, calls=(3, 6), fresh=(300, 2000), output=(40, 100), wait_s=(0.1, 0.6)),
+        Closed(12),
+        cascades=True,
+    ),
 }
 
 
@@ -86,7 +108,7 @@ def same_schedule(record: Path) -> None:
     )
 
 
-def side_by_side(simulated: twins.Ran, engine: twins.Watched, real: twins.Ran) -> None:
+def side_by_side(simulated: twins.Ran, engine: twins.Watching, real: twins.Ran) -> None:
     """(ii), call by call."""
     found = twins.pairs(simulated, engine, real)
     for name, usual, by in (
@@ -118,14 +140,14 @@ def figures(ran: twins.Ran) -> dict[str, float]:
     }
 
 
-def within_spread(plan: twins.Plan, profile: Profile, real: twins.Ran, jitter: twins.Jitter, runs: int) -> None:
+def within_spread(plan: twins.Plan, server: Profile | Fleet, real: twins.Ran, jitter: twins.Jitter, runs: int) -> None:
     """(ii), where small shifts cascade.
 
     A run takes one of many courses, and one more run of the same kind lies beyond the outermost of 20 about one time in
     ten, by a hair where many take the outermost course. Beyond them by so little that it is still within three standard
     deviations counts as within the spread; both are printed.
     """
-    spread = [figures(twins.virtual(plan, profile, jitter, seed)[0]) for seed in range(runs)]
+    spread = [figures(twins.virtual(plan, server, jitter, seed)[0]) for seed in range(runs)]
     for name, value in figures(real).items():
         several = [each[name] for each in spread]
         low, high = min(several), max(several)
@@ -139,14 +161,14 @@ def within_spread(plan: twins.Plan, profile: Profile, real: twins.Ran, jitter: t
 
 def run(name: str, case: Case, runs: int, folder: Path) -> None:
     plan = twins.plan_of(folder, case.size, case.load, seed=1)
-    simulated, engine = twins.virtual(plan, case.profile)
+    simulated, engine = twins.virtual(plan, case.server)
     record = folder / f"{name}.jsonl"
-    real = twins.live(plan, case.profile, record)
+    real = twins.live(plan, case.server, record)
     print(f"\n{name}: {case.what}")
     say(
         f"    {len(simulated.calls)} calls in virtual time",
-        f"{engine.scheduler.preemptions} preemptions, {engine.queue.evicted} blocks evicted, "
-        f"{engine.scheduler.step} steps",
+        f"{engine.preemptions} preemptions, {engine.evicted} blocks evicted, {engine.steps} steps, "
+        f"{engine.fetched_tokens} tokens from host memory",
     )
     same_schedule(record)
     equal = twins.counts(simulated) == twins.counts(real)
@@ -158,7 +180,7 @@ def run(name: str, case: Case, runs: int, folder: Path) -> None:
     say("     due to arrival, calls that start the run", percentiles(np.array([*jitter.at_start_ns.values()]) / 1e6))
     say("     made to seen", percentiles(np.array(jitter.back_ns) / 1e6))
     if case.cascades:
-        within_spread(plan, case.profile, real, jitter, runs)
+        within_spread(plan, case.server, real, jitter, runs)
     else:
         side_by_side(simulated, engine, real)
 

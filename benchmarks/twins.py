@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from workloom import seeds
 from workloom.clock import RealClock, VirtualClock, run_real, run_virtual
@@ -24,8 +25,11 @@ from workloom.drive.driver import drive
 from workloom.drive.http import HttpBackend, HttpOptions
 from workloom.drive.simulated import SimulatedBackend
 from workloom.drive.text import Texts
-from workloom.engine.engine import PS, Engine, _Leap
+from workloom.engine.cluster import Cluster
+from workloom.engine.engine import PS, Engine
+from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.profile import Profile
+from workloom.engine.timeline import Leap
 from workloom.plan import Limits, Load, Plan, Recipe, TraceRef, make
 from workloom.quiet import quiet
 from workloom.records import CallRecord, ChunkRun, Outcome, SessionRecord
@@ -136,7 +140,7 @@ class Watched(Engine):
         self.longest: list[tuple[int, int, int]] = []
         """(start, end, longest step) of every leap, nanoseconds."""
 
-    def _settle(self, leap: _Leap) -> None:
+    def _settle(self, leap: Leap) -> None:
         step = leap.first_ps + (leap.steps - 1) * leap.slope_ps
         self.longest.append((leap.start_ps // PS, leap.end(leap.steps) // PS, step // PS))
         super()._settle(leap)
@@ -144,6 +148,44 @@ class Watched(Engine):
     def longest_step_ns(self, start_ns: int, end_ns: int) -> int:
         """The longest step that any of was between two instants."""
         return max((step for first, last, step in self.longest if last >= start_ns and first <= end_ns), default=0)
+
+
+class Watching:
+    """The engines of a virtual run, together."""
+
+    def __init__(self) -> None:
+        self.engines: list[Watched] = []
+
+    def make(self, name: str, profile: Profile) -> Watched:
+        """The engine of another replica."""
+        self.engines.append(Watched(profile))
+        return self.engines[-1]
+
+    @property
+    def preemptions(self) -> int:
+        return sum(engine.scheduler.preemptions for engine in self.engines)
+
+    @property
+    def evicted(self) -> int:
+        return sum(engine.queue.evicted for engine in self.engines)
+
+    @property
+    def steps(self) -> int:
+        return sum(engine.scheduler.step for engine in self.engines)
+
+    @property
+    def fetched_tokens(self) -> int:
+        """Tokens that were read back from memory below the GPUs'."""
+        return sum(engine.tiers.hits_tokens for engine in self.engines if engine.tiers is not None)
+
+    def longest_step_ns(self, start_ns: int, end_ns: int) -> int:
+        """The longest step that any of them was in between two instants."""
+        return max(engine.longest_step_ns(start_ns, end_ns) for engine in self.engines)
+
+
+def fleet_of(server: Profile | Fleet) -> Fleet:
+    """A profile is a fleet of one."""
+    return server if isinstance(server, Fleet) else Fleet((Pool(server),))
 
 
 class Jitter(Struct):
@@ -170,24 +212,26 @@ class _Jittered:
         there = self.jitter.at_start_ns.get(request.name, drawn)
         back = self.jitter.back_ns[self.draw.integers(len(self.jitter.back_ns))]
         await self.clock.sleep_until(self.clock.now() + there)
-        outcome = await self.backend.call(request, lambda run: on_chunk(run._replace(first_ns=run.first_ns + back)))
+        outcome = await self.backend.call(request, lambda run: on_chunk(replace(run, first_ns=run.first_ns + back)))
         outcome.done_ns += back
         await self.clock.sleep_until(outcome.done_ns)
         return outcome
 
 
-def virtual(plan: Plan, profile: Profile, jitter: Jitter | None = None, seed: int = 0) -> tuple[Ran, Watched]:
+def virtual(plan: Plan, server: Profile | Fleet, jitter: Jitter | None = None, seed: int = 0) -> tuple[Ran, Watching]:
     """The plan in virtual time."""
-    ran, engine = Ran(), Watched(profile)
+    ran, watching, fleet = Ran(), Watching(), fleet_of(server)
+    first = fleet.pools[0].profile
 
     async def main(clock: VirtualClock) -> None:
-        backend: Backend = SimulatedBackend(engine, clock)
+        engine = watching.make("", first) if fleet.alone else Cluster(fleet, engines=watching.make)
+        backend: Backend = SimulatedBackend(engine, clock, first)
         if jitter is not None:
             backend = _Jittered(backend, clock, jitter, seed)
         await drive(plan, backend, clock, ran)
 
     run_virtual(main)
-    return ran, engine
+    return ran, watching
 
 
 MODEL = "twin"
@@ -195,18 +239,18 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 import msgspec
-from workloom.engine.profile import Profile
+from workloom.engine.fleet import Fleet
 from workloom.serve import run_server
-profile = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Profile)
-run_server(profile, port=0, model=sys.argv[2], record=Path(sys.argv[3]))
+fleet = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Fleet)
+run_server(fleet, port=0, model=sys.argv[2], record=Path(sys.argv[3]))
 """
 
 
 @contextmanager
-def serving(profile: Profile, record: Path) -> Iterator[str]:
+def serving(server: Profile | Fleet, record: Path) -> Iterator[str]:
     """The URL of a server in a process of its own; its record is whole afterwards."""
-    engine = record.with_suffix(".profile.json")
-    engine.write_bytes(msgspec.json.encode(profile))
+    engine = record.with_suffix(".fleet.json")
+    engine.write_bytes(msgspec.json.encode(fleet_of(server)))
     command = [sys.executable, "-c", _PROGRAM, str(engine), MODEL, str(record)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -218,12 +262,16 @@ def serving(profile: Profile, record: Path) -> Iterator[str]:
         process.stdout.close()
 
 
-def live(plan: Plan, profile: Profile, record: Path) -> Ran:
+def live(plan: Plan, server: Profile | Fleet, record: Path) -> Ran:
     """The plan over HTTP against a server of its own."""
     ran = Ran()
 
     async def main(clock: RealClock) -> None:
-        backend = HttpBackend(HttpOptions(urls=(url,), model=MODEL), clock=clock, style=Texts(plan.text_salt))
+        backend = HttpBackend(
+            HttpOptions(urls=(url,), model=MODEL, affinity_headers=("x-session-id",)),
+            clock=clock,
+            style=Texts(plan.text_salt),
+        )
         try:
             await backend.probe()
             with quiet():
@@ -233,7 +281,7 @@ def live(plan: Plan, profile: Profile, record: Path) -> Ran:
         finally:
             backend.close()
 
-    with serving(profile, record) as url:
+    with serving(server, record) as url:
         run_real(main)
     return ran
 
@@ -312,7 +360,7 @@ class Pair(Struct):
         return max(abs(self.ttft_by_ms), abs(self.e2e_by_ms)) <= max(10.0, self.longest_step_ms)
 
 
-def pairs(simulated: Ran, engine: Watched, real: Ran) -> list[Pair]:
+def pairs(simulated: Ran, engine: Watching, real: Ran) -> list[Pair]:
     """Every call, side by side."""
     out = []
     for name, one in simulated.calls.items():

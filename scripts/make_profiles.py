@@ -85,6 +85,8 @@ class Model(NamedTuple):
     path: str
     dtype: str
     options: dict[str, str]
+    kv_token_bytes: int
+    """2 * layers * KV heads * head dimension * 2 bytes, as in the model's config."""
     experts: int = 0
     experts_per_token: int = 0
 
@@ -109,10 +111,12 @@ class Point(NamedTuple):
     ms: float
 
 
-LLAMA_8B = Model("meta-llama/Meta-Llama-3.1-8B", "bf16", {})
-LLAMA_70B = Model("meta-llama/Meta-Llama-3.1-70B", "fp8 weights, bf16 KV", {"gemm_quant_mode": "fp8"})
-QWEN_32B = Model("Qwen/Qwen3-32B", "bf16", {})
-QWEN_30B_A3B = Model("Qwen/Qwen3-30B-A3B", "bf16", {}, experts=128, experts_per_token=8)
+LLAMA_8B = Model("meta-llama/Meta-Llama-3.1-8B", "bf16", {}, 2 * 32 * 8 * 128 * 2)
+LLAMA_70B = Model(
+    "meta-llama/Meta-Llama-3.1-70B", "fp8 weights, bf16 KV", {"gemm_quant_mode": "fp8"}, 2 * 80 * 8 * 128 * 2
+)
+QWEN_32B = Model("Qwen/Qwen3-32B", "bf16", {}, 2 * 64 * 8 * 128 * 2)
+QWEN_30B_A3B = Model("Qwen/Qwen3-30B-A3B", "bf16", {}, 2 * 48 * 4 * 128 * 2, experts=128, experts_per_token=8)
 
 TARGETS = (
     Target("llama-3.1-8b-h100x1", LLAMA_8B, "h100_sxm", 1),
@@ -315,6 +319,7 @@ def profile(target: Target) -> dict[str, Any]:
         "max_batched_tokens": MAX_BATCHED_TOKENS,
         "block_tokens": BLOCK_TOKENS,
         "kv_tokens": capacity,
+        "kv_token_bytes": model.kv_token_bytes,
     }
 
 

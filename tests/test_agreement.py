@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from workloom.engine.profile import load
+from workloom.engine.fleet import Fleet, Pool
+from workloom.engine.profile import Tier, load
 from workloom.plan import Closed
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -54,11 +55,27 @@ def test_with_eviction_and_preemption_the_served_schedule_is_the_replayed_one(tm
     size = twins.Size(sessions=10, calls=(2, 4), fresh=(200, 700), output=(20, 60), wait_s=(0.0, 0.1))
     plan = twins.plan_of(tmp_path, size, Closed(8), seed=1)
     simulated, engine = twins.virtual(plan, tight)
-    assert engine.scheduler.preemptions > 0 and engine.queue.evicted > 0
+    assert engine.preemptions > 0 and engine.evicted > 0
     record = tmp_path / "served.jsonl"
     real = twins.live(plan, tight, record)
     check_replay(record)
     assert twins.counts(real) == twins.counts(simulated)
+
+
+def test_two_replicas_with_a_host_tier_serve_as_they_are_replayed(tmp_path: Path) -> None:
+    tier = Tier("host", 100_000, 40e9, 40e9, 20_000_000)
+    tight = replace(PROFILE, kv_tokens=3_000, max_model_len=3_000, kv_token_bytes=131_072, tiers=(tier,))
+    fleet = Fleet((Pool(tight, 2),), "session")
+    size = twins.Size(sessions=6, calls=(3, 4), fresh=(200, 700), output=(15, 30), wait_s=(0.02, 0.1))
+    plan = twins.plan_of(tmp_path, size, Closed(4), seed=2)
+    simulated, engines = twins.virtual(plan, fleet)
+    assert {call.target for call in simulated.calls.values()} == {"0", "1"}
+    assert engines.evicted > 0 and engines.fetched_tokens > 0
+    record = tmp_path / "served.jsonl"
+    real = twins.live(plan, fleet, record)
+    check_replay(record)
+    assert twins.counts(real) == twins.counts(simulated)
+    assert abs(real.hit_rate - simulated.hit_rate) < 0.15
 
 
 @pytest.mark.parametrize("row", [0, 1])

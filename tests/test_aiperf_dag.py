@@ -480,7 +480,7 @@ def lcp(a: list[Any], b: list[Any]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(sessions(max_calls=7, max_tokens=40), min_size=1, max_size=2))
 def test_what_goes_over_the_wire_is_what_the_session_says(
     tmp_path_factory: pytest.TempPathFactory, given: list[Session]

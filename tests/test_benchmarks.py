@@ -20,7 +20,7 @@ NO_MOCK = ("--mock", "/nowhere")
 
 def test_client_cpu_prints_both_clients_and_the_ratio() -> None:
     out = run("client_cpu.py", "--rounds", "1", "--scale", "0.03", "--cases", "0", "3", *NO_MOCK)
-    assert out.count("bare loop") == out.count("workloom") == out.count("ratio") == 2
+    assert out.count("bare loop") == out.count("workloom") == out.count("us a step") == 1
 
 
 def test_ttft_error_compares_calls_with_the_server_s_record() -> None:
@@ -38,3 +38,8 @@ def test_long_conversations_and_memory_are_held_against_their_goals() -> None:
 def test_characterize_speed_compares_sizes() -> None:
     out = run("characterize_speed.py", "--weka", "/nowhere", "--most", "3000", "--seconds", "0.1")
     assert "one chain" in out and "facts s/1k" in out
+
+
+def test_per_iteration_gives_the_engine_s_results_and_the_ratio() -> None:
+    out = run("per_iteration.py", "--only", "long answers")
+    assert "64 calls, 256,000 tokens" in out and "equal to the picosecond" in out and out.count("us a step") == 1

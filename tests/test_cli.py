@@ -97,6 +97,22 @@ def test_profiles_lists_source_error_and_limit(
         assert word in said
 
 
+def test_profiles_lists_cards_and_what_is_computed_from_them_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert workloom(monkeypatch, "profiles") == 0
+    said = capsys.readouterr().out
+    for word in ("qwen3.5-35b-a3b", "10 + 30 with states", "h100_sxm.yaml", "off by up to 22%"):
+        assert word in said
+    assert workloom(monkeypatch, "profiles", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed["profiles"]) >= 10 and {"h100", "h200"} == {gpu["name"] for gpu in listed["gpus"]}
+    name = f"roofline:{listed['models'][0]['name']}@h200x4,gemm=0.7"
+    options = ("--concurrency", "2", "--sessions", "2", "--engine", name)
+    assert workloom(monkeypatch, "run", CANONICAL, *options, "-o", str(tmp_path / "run")) == 0
+    assert name in (tmp_path / "run" / "manifest.json").read_text()
+
+
 def test_a_plan_runs_as_the_command_that_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,7 +69,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(workload(), st.sampled_from((Header(), Header(block_tokens=64), Header(common_clock=True, source="csv"))))
 def test_any_workload_survives(tmp_path_factory: pytest.TempPathFactory, given: list[Session], header: Header) -> None:
     path, report = saved(tmp_path_factory.mktemp("csv"), given, header)
@@ -79,7 +79,7 @@ def test_any_workload_survives(tmp_path_factory: pytest.TempPathFactory, given: 
     assert (report.dropped, report.inferred, reading.report.dropped, reading.report.inferred) == ({}, {}, {}, {})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sessions(recorded=True, stop_after=True))
 def test_any_session_survives(tmp_path_factory: pytest.TempPathFactory, session: Session) -> None:
     path, _ = saved(tmp_path_factory.mktemp("csv"), [session])
@@ -161,7 +161,7 @@ def odd_sessions(draw: st.DrawFn) -> Session:
     return session
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(odd_sessions(), min_size=1, max_size=3, unique_by=lambda session: session.id))
 def test_every_string_survives(tmp_path_factory: pytest.TempPathFactory, given: list[Session]) -> None:
     path, report = saved(tmp_path_factory.mktemp("csv"), given)

@@ -180,7 +180,7 @@ def call_orders(draw: st.DrawFn) -> list[Access]:
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(call_orders(), st.sampled_from((8, 16, 64)), st.booleans())
 def test_the_lru_curve_is_that_of_a_cache_of_blocks_at_every_capacity(
     order: list[Access], block_tokens: int, outputs: bool
@@ -223,7 +223,7 @@ def test_no_policy_beats_the_optimal_bound(paths: list[str], capacity: int) -> N
     assert optimal_hits(table_of(order, 1), [capacity]) == [most_hits(uses(order, 1), capacity)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(call_orders(), st.sampled_from((8, 64)))
 def test_retention_is_that_of_single_blocks(order: list[Access], block_tokens: int) -> None:
     table, calls = table_of(order, block_tokens), uses(order, block_tokens)

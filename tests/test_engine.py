@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloom.engine.engine import Engine
+from workloom.engine.hints import NO_HINTS, Hints
 from workloom.engine.profile import FrontEnd, StepCost
 from workloom.errors import Refused
 from workloom.prefix import Key, PrefixTree
@@ -83,10 +84,10 @@ class _Watch(Fast):
         self.prompts: dict[str, tuple[Key, int]] = {}
         self.order: list[str] = []
 
-    def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output: int) -> None:
+    def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output: int, hints: Hints = NO_HINTS) -> None:
         self.prompts[call] = (prompt, answer)
         self.order.append(call)
-        super().submit(at_ns, call, prompt, answer, output)
+        super().submit(at_ns, call, prompt, answer, output, hints)
 
 
 def test_the_last_prompt_token_is_always_computed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from workloom.answers.fidelity import Ask, Fidelity, fidelity
+from workloom.answers.fidelity import Ask, Fidelity, fidelity, runs
 from workloom.answers.fidelity.line import judge, worse
 from workloom.cli import main
 from workloom.engine import profile as engines
@@ -168,20 +168,17 @@ def test_a_copy_of_a_session_is_no_second_session() -> None:
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason=NO_SHARED)
-def test_the_halves_of_the_weka_files_have_no_conversation_in_common() -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_coding_agent_is_like_the_files_it_was_not_fitted_to(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """Hit rate within 3 points and TTFT p95 within 15 % on one engine; whole: all lines within bands of random halves.
+
+    Bands worth the name take half a minute of runs.
+    """
     from make_workloads import weka_parts
 
-    fitted_to, others = weka_parts(SHARED)
-    first = [{call.fresh for session in half for call in session.calls[:1]} for half in (fitted_to, others)]
-    assert not first[0] & first[1]
-    assert len(fitted_to) + len(others) == 51, "52 files, one of them a copy"
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason=NO_SHARED)
-def test_coding_agent_is_like_the_files_it_was_not_fitted_to() -> None:
-    """Bands are of random halves of all files; hit rate within 3 points and TTFT p95 within 15 % on one engine."""
-    from make_workloads import weka_parts
-
+    if not whole:
+        monkeypatch.setattr(runs, "HALVINGS", 2)
+        monkeypatch.setattr(runs, "GROUPS", 3)
     fitted_to, others = weka_parts(SHARED)
     header = Header(source="weka", block_tokens=64)
 
@@ -191,7 +188,7 @@ def test_coding_agent_is_like_the_files_it_was_not_fitted_to() -> None:
     asked = Ask(engines.load("llama-3.1-70b-h200x4"))
     found = fidelity(trace(others), open_sessions(["coding-agent"], sessions=208), asked, trace(fitted_to + others))
     assert (found.real_sessions, found.other_sessions, found.band_sessions) == (26, 208, 51)
-    assert [line for line in found.lines if not line.in_band or line.verdict == "differs"] == []
+    assert not whole or [line for line in found.lines if not line.in_band or line.verdict == "differs"] == []
     lines = {line.name: line for line in found.lines}
     for name in ("hit rate", "TTFT p50", "TTFT p95", "fresh and output", "fresh and wait", "output and wait"):
         distance, tolerance = lines[name].distance, lines[name].tolerance

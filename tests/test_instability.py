@@ -240,7 +240,7 @@ def test_sessions_are_counted_beside_events() -> None:
     assert (got.compactions.calls_share, got.sessions, got.calls) == (1 / 10, 3, 10)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(sessions(max_calls=9, recorded=True, stop_after=True), min_size=1, max_size=3))
 def test_costs_are_within_what_was_computed(made: list[Session]) -> None:
     for told in facts(made):

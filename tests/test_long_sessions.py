@@ -107,7 +107,7 @@ def plain_reuse(sessions: list[Session]) -> list[CallReuse]:
 # -- equal numbers
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(workload(max_calls=10, max_tokens=40), st.lists(st.sampled_from((None, "ann", "bob")), min_size=4, max_size=4))
 def test_reuse_is_what_walks_of_whole_keys_find(sessions: list[Session], users: list[str | None]) -> None:
     named = [replace(session, user=user) for session, user in zip(sessions, users, strict=False)]
@@ -230,7 +230,7 @@ class Records:
         pass
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(workload(max_tokens=40), st.lists(st.integers(0, 60), min_size=1, max_size=7), st.integers(1, 3))
 def test_the_driver_s_ideal_is_what_walks_of_whole_keys_find(
     sessions: list[Session], answers: list[int], concurrency: int

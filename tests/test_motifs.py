@@ -181,14 +181,14 @@ def test_what_edges_stand_for_is_not_known_where_none_is_told() -> None:
     assert lone["agent_loop"].count == 0, "without edges there is none"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sessions(max_calls=9))
 def test_forks_are_what_removing_calls_one_by_one_finds(made: Session) -> None:
     (told,) = facts([made])
     assert forks(told) == [brute_fork(told, place) for place in range(len(told.calls))]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sessions(max_calls=9))
 def test_from_a_fork_two_branches_lead_to_the_join_that_share_no_call(made: Session) -> None:
     (told,) = facts([made])

@@ -130,7 +130,7 @@ def test_a_plan_that_would_go_on_for_ever_ends_with_its_duration() -> None:
     assert [access.sent_ns for access in rate[:3]] == [0, 500_000_000, 1_000_000_000]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(workload(max_tokens=60), st.integers(1, 3))
 def test_every_call_comes_once_in_the_order_sent_with_the_prompt_the_plan_has(
     sessions: list[Session], concurrency: int

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from engine_world import profile
@@ -19,7 +20,7 @@ from workloom.engine.engine import Engine
 from workloom.errors import PlanError, Refused
 from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, Replay, TraceRef, make, read, write
 from workloom.plan.context import fit
-from workloom.plan.load import arrivals, parse_arrival
+from workloom.plan.load import arrivals, open_load
 from workloom.plan.plan import per_request
 from workloom.plan.source import Source
 from workloom.prefix import Key
@@ -83,6 +84,32 @@ def test_poisson_gaps_have_their_rate_and_their_tail() -> None:
     assert np.isclose((fraction < 0.1).mean(), 0.1, atol=0.01), "no arrivals on every whole second"
 
 
+def test_clipped_gaps_are_asked_for_by_name_and_raise_the_rate() -> None:
+    """To repeat measurements that were made so: at three means the rate is 1 / (1 - exp(-3)) times the nominal one."""
+    whole, clipped = (
+        np.diff(np.array(list(itertools.islice(arrivals(load, 5), 40_000))) / 1e9)
+        for load in (Open(2.0), Open(2.0, clip_means=3.0))
+    )
+    assert np.allclose(clipped, whole.clip(max=1.5), atol=2e-9), "the same gaps, cut"
+    assert np.isclose(0.5 / clipped.mean(), 1 / (1 - np.exp(-3)), rtol=0.01)
+
+
+def test_two_rates_divide_one_sequence_of_gaps() -> None:
+    slow, fast = (np.array(list(itertools.islice(arrivals(Open(rate, clip_means=3.0), 5), 50))) for rate in (1.0, 4.0))
+    assert np.allclose(slow, 4 * fast, atol=3)
+    assert not np.allclose(slow, list(itertools.islice(arrivals(Open(1.0, clip_means=3.0), 6), 50)), rtol=1e-3)
+
+
+def test_a_load_without_a_clip_is_written_as_ever_and_a_clip_changes_the_hash(tmp_path: Path) -> None:
+    plain, clipped = Open(2.0), Open(2.0, clip_means=3.0)
+    assert msgspec.to_builtins(plain) == {"type": "open", "sessions_per_s": 2.0, "arrival": "poisson", "cv": 1.0}
+    assert plan_of(tmp_path, [chain("s")], plain).hash != plan_of(tmp_path, [chain("s")], clipped).hash
+    assert msgspec.json.decode(msgspec.json.encode(clipped), type=Load) == clipped
+    for wrong in (Open(2.0, clip_means=0.0), Open(2.0, "constant", clip_means=3.0), Open(2.0, clip_means=np.nan)):
+        with pytest.raises(PlanError, match="clipped"):
+            plan_of(tmp_path, [chain("s")], wrong)
+
+
 @given(st.floats(0.2, 4.0))
 @settings(max_examples=10, deadline=None)
 def test_gamma_gaps_have_their_mean_and_coefficient_of_variation(cv: float) -> None:
@@ -117,10 +144,13 @@ def test_all_faults_of_a_plan_are_reported_together(tmp_path: Path) -> None:
 
 
 def test_unknown_arrivals_are_refused() -> None:
-    assert parse_arrival("gamma:2.5") == ("gamma", 2.5)
-    for text in ("gama", "gamma", "gamma:x", "poisson:2"):
+    assert open_load(3.0, "poisson") == Open(3.0)
+    assert open_load(3.0, "constant") == Open(3.0, "constant")
+    assert open_load(3.0, "gamma:2.5") == Open(3.0, "gamma", 2.5)
+    assert open_load(3.0, "poisson:clip=3") == Open(3.0, clip_means=3.0)
+    for text in ("gama", "gamma", "gamma:x", "poisson:2", "poisson:clip=", "poisson:clip=x", "constant:clip=3"):
         with pytest.raises(PlanError):
-            parse_arrival(text)
+            open_load(3.0, text)
 
 
 def test_a_session_stops_before_the_call_that_does_not_fit_and_so_does_what_needs_it() -> None:
@@ -217,7 +247,7 @@ def test_numbers_out_of_this_world_are_refused(tmp_path: Path, load: Load, limit
     st.integers(20, 4000),
     st.sampled_from(["stop", "cut", "skip"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_the_policy_no_call_is_longer_than_the_context(session: Session, limit: int, policy: str) -> None:
     fitted = fit(session, Context(limit, policy))  # type: ignore[arg-type]
     if fitted.session is None:

@@ -68,7 +68,7 @@ def identities(trace: list[Session]) -> set[str]:
     return spans | {session.id for session in trace} | {session.user for session in trace if session.user}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sessions(recorded=True, stop_after=True))
 def test_an_anonymous_session_is_the_same_workload(session: Session) -> None:
     after = anonymous(session, SALT)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,6 +12,8 @@ from workloom.errors import ProfileError
 
 PROMISED = {"llama-3.1-70b-h200x4", "qwen3-32b-h200x2", "qwen3-30b-a3b-h200x1", "llama-3.1-8b-h100x1"}
 NAMES = profile.names()
+COMPUTED = [name for name in NAMES if "aiconfigurator-core" in profile.load(name).source]
+MEASURED = [name for name in NAMES if name not in COMPUTED]
 
 
 def step_ms(p: Profile, new: int = 0, cached: int = 0, calls: int = 0, context: int = 0) -> float:
@@ -30,7 +33,18 @@ def test_the_promised_profiles_exist() -> None:
     assert len(NAMES) >= 6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_measured_profile_says_what_it_was_measured_on_and_how_far_a_replay_is_from_it(name: str) -> None:
+    p = profile.load(name)
+    assert p.name == name
+    assert p.source.startswith("workloom calibrate: ")
+    assert 0 < p.error.mean < p.error.decode_max < 0.1
+    assert p.error.mixed_max is not None
+    assert max(p.error.prefill_max, p.error.mixed_max) <= 0.1
+    assert p.error.points > 100
+
+
+@pytest.mark.parametrize("name", COMPUTED)
 def test_every_profile_loads_and_states_its_worth(name: str) -> None:
     p = profile.load(name)
     assert p.name == name
@@ -52,7 +66,8 @@ def test_every_profile_can_be_run(name: str) -> None:
     c = p.step
     for field in c.__struct_fields__:
         value = getattr(c, field)
-        assert all(size > 0 for size in value) if isinstance(value, tuple) else value >= 0, field
+        numbers = list(np.ravel(value)) if isinstance(value, tuple) else [value + 1]
+        assert all(number > 0 for number in numbers), field
     assert min(c.weights_ps, c.prefill_token_ps, c.pair_ps, c.context_token_ps, c.launch_ps) > 0
     assert c.pair_ps % 2 == 0, "pair_ps * n^2 / 2 is a whole number"
     assert bool(c.experts) == bool(c.experts_per_token) == bool(c.experts_ps) == ("a3b" in name)

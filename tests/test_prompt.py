@@ -61,7 +61,7 @@ def test_the_tree_finds_the_longest_prefix_shared_with_anything_added(added: lis
 
 
 @given(sessions())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_prompts_have_the_planned_length_and_begin_with_what_they_inherit(session: Session) -> None:
     lengths = prompt_tokens(session)
     made = planned(session, 3)

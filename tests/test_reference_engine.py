@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_engine import ReferenceEngine, Step, step_ps
+from reference import ReferenceEngine, Step, step_ps
 
 from workloom.engine.profile import FitError, FrontEnd, Profile, StepCost
 from workloom.errors import Refused
@@ -149,7 +149,7 @@ def test_a_block_is_findable_after_the_step_that_filled_it_and_copies_are_kept()
     run(engine, (0, "a", text(1, 5), 1), (0, "b", text(1, 5), 1), (50, "c", text(1, 5), 1))
     assert cached(engine) == {"a": 0, "b": 0, "c": 4}  # a and b in one step, c in the next
     (copies,) = engine.pool.found.values()
-    assert [block.number for block in copies] == [0, 2]
+    assert [block.number for (block,) in copies] == [0, 2]
     # free: 4 5 | 1 0 by a | 3 2 by b; then c hits 0, the copy registered first, takes 4 and frees 4 0.
     assert [block.number for block in engine.pool.free] == [5, 1, 3, 2, 4, 0]
 

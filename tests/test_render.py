@@ -163,7 +163,7 @@ def expand(prompt: Prompt, texts: Texts, answers: dict[int, list[str]]) -> list[
     return found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sessions(max_tokens=60, max_output=30), st.booleans(), st.data())
 def test_the_words_sent_are_the_tokens_of_the_key(session: Session, chat: bool, data: st.DataObject) -> None:
     """Whatever answers come: as planned, shorter, longer, with a text of their own or without."""

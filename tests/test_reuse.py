@@ -44,7 +44,7 @@ def test_what_is_held_is_told_by_origin() -> None:
     assert [row.held_by_prompts for row in rows] == [0, 50, 40, 80, 60, 70, 60, 70]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(workload(max_tokens=40), st.lists(st.sampled_from((None, "ann", "bob")), min_size=4, max_size=4))
 def test_each_origin_is_the_longest_prefix_shared_with_its_sequences(
     sessions: list[Session], users: list[str | None]

@@ -108,7 +108,7 @@ def test_where_there_is_nothing_to_share_nobody_dominates() -> None:
     assert roles([]).roles == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(workload())
 def test_amounts_and_shares_agree_with_a_plain_count(sessions: list[Session]) -> None:
     told = roles(sessions)

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from workloom.clock import host, run_real
 from workloom.engine.check import check
 from workloom.engine.engine import Finished
+from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.profile import load
 from workloom.errors import UsageError
 from workloom.serve import Server, serve
@@ -354,3 +355,65 @@ def test_as_a_program_it_says_where_it_is_and_ends_when_told(ended_by: signal.Si
         running.kill()
         running.wait()
         running.stdout.close()
+
+
+def test_two_replicas_are_two_engines_on_the_page_and_sessions_stay_with_theirs(tmp_path: Path) -> None:
+    record = tmp_path / "served.jsonl"
+    fleet = Fleet((Pool(PROFILE, 2),), "session")
+
+    async def main(_: object) -> None:
+        server = await serve(fleet, port=0, model=MODEL, record=record)
+        try:
+            async with aiohttp.ClientSession() as http:
+                for turn in range(2):
+                    for session in ("x", "y", "z"):
+                        body = {"messages": [say(f"{session} says {turn} and more")], "max_tokens": 60}
+                        headers = {"X-Session-Id": session}
+                        url = server.url + "/chat/completions"
+                        async with http.post(url, json=body, headers=headers) as response:
+                            assert response.status == 200
+                            await response.read()
+                async with http.get(server.url.removesuffix("/v1") + "/metrics") as response:
+                    text = await response.text()
+        finally:
+            await server.close()
+        generated = {
+            sample.labels["engine"]: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "vllm:generation_tokens_total"
+        }
+        assert set(generated) == {"0", "1"} and sum(generated.values()) == 6 * 60
+
+    run_real(main)
+    head, rows = read(record)
+    assert head.fleet == fleet
+    assert [row.end for row in rows] == [end(finished) for finished in replay(head, rows)]
+    homes = {
+        row.hints.session: {other.replica for other in rows if other.hints.session == row.hints.session} for row in rows
+    }
+    assert {len(home) for home in homes.values()} == {1}
+
+
+def test_a_fleet_answers_to_the_names_of_its_models() -> None:
+    fleet = Fleet((Pool(PROFILE, models=("small",)), Pool(replace(PROFILE, max_model_len=2048), models=("large",))))
+
+    async def main(_: object) -> None:
+        server = await serve(fleet, port=0)
+        try:
+            async with aiohttp.ClientSession() as http:
+                async with http.get(server.url + "/models") as response:
+                    listed = (await response.json())["data"]
+                assert [(each["id"], each["max_model_len"]) for each in listed] == [("small", 4096), ("large", 2048)]
+                client = Client(server, http)
+                status, answer = await client.post("/completions", model="large", prompt="a b c", max_tokens=2)
+                assert (status, answer["model"]) == (200, "large")
+                status, answer = await client.post("/completions", model="huge", prompt="a b c", max_tokens=2)
+                assert status == 404 and "small, large" in answer["error"]["message"]
+        finally:
+            await server.close()
+        assert [replica.engine.gauges()[""].generated_tokens for replica in server.pump.engine.replicas] == [0, 2]  # type: ignore[attr-defined]
+
+    run_real(main)
+    with pytest.raises(UsageError, match="have names"):
+        run_real(lambda clock: serve(fleet, port=0, model="other"))

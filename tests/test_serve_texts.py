@@ -41,7 +41,7 @@ def well_formed(key: Key) -> bool:
 
 
 @given(conversations())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @example([(["a", "b"], "a b"), (["a", "b", "a"], "a  b a"), (["a"], "a ")])
 def test_keys_share_exactly_the_leading_words_that_texts_share(texts: list[tuple[list[str], str]]) -> None:
     known = Texts()
@@ -85,7 +85,7 @@ def test_answers_part_at_their_first_word_whatever_was_said_before(texts: list[l
 
 
 @given(conversations(), st.integers(0, 6000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_memory_is_bounded_and_what_was_dropped_comes_back_as_new_text(
     texts: list[tuple[list[str], str]], room: int
 ) -> None:

@@ -90,7 +90,7 @@ def test_nothing_at_all() -> None:
     assert (got.sessions, got.branching_share, got.inherits_all_share, got.depth.n) == (0, None, None, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(workload())
 def test_what_adds_up(sessions: list[Session]) -> None:
     got = shapes(sessions)

@@ -10,7 +10,7 @@ import pytest
 from engine_world import profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_engine import ReferenceEngine
+from reference import ReferenceEngine
 from strategies import workload
 
 from workloom.clock import VirtualClock, run_virtual
@@ -19,6 +19,7 @@ from workloom.drive.driver import End, Options, drive
 from workloom.drive.simulated import SimulatedBackend
 from workloom.engine.check import check
 from workloom.engine.engine import Engine, Finished, Steps
+from workloom.engine.hints import NO_HINTS, Hints
 from workloom.engine.profile import FrontEnd, Profile
 from workloom.plan import Closed, Limits, Load, Open, Plan, Recipe, TraceRef, Waits, make
 from workloom.prefix import Key, PrefixTree
@@ -47,7 +48,9 @@ class ReferenceAsEngine:
         self.slow = ReferenceEngine(server, prefix_cache=prefix_cache)
         self.told = 0
 
-    def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int) -> None:
+    def submit(
+        self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS
+    ) -> None:
         self.slow.submit(at_ns * 1000, call, prompt, answer, output_tokens)
 
     def next_ns(self) -> int | None:
@@ -81,8 +84,10 @@ class Submissions(Engine):
         super().__init__(server, prefix_cache=prefix_cache)
         self.handed: list[tuple[str, Key, int, int]] = []
 
-    def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int) -> None:
-        super().submit(at_ns, call, prompt, answer, output_tokens)
+    def submit(
+        self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS
+    ) -> None:
+        super().submit(at_ns, call, prompt, answer, output_tokens, hints)
         self.handed.append((call, prompt, answer, output_tokens))
 
 
@@ -160,7 +165,7 @@ loads = st.sampled_from([Closed(1), Closed(3), Open(2e6, "constant")])
 
 
 @given(workload(max_sessions=3, max_calls=6, max_tokens=120), loads, st.sampled_from([1, 4, 16]), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_on_random_dags_with_small_capacity_the_engine_equals_the_slow_reference(
     sessions: list[Session], load: Load, block: int, cache: bool
 ) -> None:

@@ -66,7 +66,7 @@ def test_tools_beyond_the_first_are_told_together() -> None:
     assert sizes.other_tools == Tool("others", 3, 81 + 80 + 79, 19.0 + 20 + 21, 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(workload())
 def test_tokens_are_what_a_plain_count_gives(sessions: list[Session]) -> None:
     sizes = told(SizesSection(), sessions)

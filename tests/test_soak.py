@@ -1,4 +1,6 @@
-"""200 seeded live runs against a server that misbehaves in every way at once: nothing is lost, nothing is left.
+"""Seeded live runs against a server that misbehaves in every way at once: nothing is lost, nothing is left.
+
+40 of them in `make test`, 200 in `make test-long`.
 
 Seed and options of a run are printed first; `pytest tests/test_soak.py -k 'by_seed and 17]'` has the same faults again.
 """
@@ -25,7 +27,7 @@ from workloom.plan import Closed, Limits, Open, Plan
 from workloom.records import CallRecord, ChunkRun, Outcome
 from workloom.session import Call, Edge, Inherit, Part, Session
 
-SEEDS = 200
+SEEDS, QUICK = 200, 40
 TIMEOUT_S = 0.4
 DRAIN_S = 0.05
 COSTLY = {"stall_head": 0.01, "stall_body": 0.01, "long_line": 0.005}
@@ -90,7 +92,9 @@ def soak(seed: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {row.status for row in rows} <= {"ok", "censored"}
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    "seed", [*range(QUICK), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(QUICK, SEEDS))]
+)
 def test_a_run_against_a_faulty_server_by_seed(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soak(seed, tmp_path, monkeypatch)
 
@@ -182,5 +186,5 @@ def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_fault_is_met_in_some_run() -> None:
     """By the seeds alone, so that no fault is a dead letter."""
-    met = {name for seed in range(SEEDS) for name in NAMES if getattr(random_faults(seed), name)}
+    met = {name for seed in range(QUICK) for name in NAMES if getattr(random_faults(seed), name)}
     assert met == set(NAMES)

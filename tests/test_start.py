@@ -85,7 +85,7 @@ def test_a_trace_without_a_clock_is_timed_by_its_waits_and_a_pace() -> None:
     assert timeline(session) == {"a": (0.0, pytest.approx(0.21)), "b": (pytest.approx(2.21), pytest.approx(2.42))}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sessions(), st.sampled_from(["clock", "index"]), st.floats(0, 1))
 def test_what_is_over_is_closed_under_what_it_waited_for(session: Session, by: str, share: float) -> None:
     opening = open_session(session, Start(by=by), share)  # type: ignore[arg-type]

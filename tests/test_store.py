@@ -235,7 +235,7 @@ WRITER = """
 def test_a_run_killed_at_random_instants_keeps_every_call_older_than_a_second(tmp_path: Path) -> None:
     rng = random.Random(7)
     kept = in_time = 0
-    for batch in range(5):
+    for batch in range(3):
         paths = [tmp_path / f"{batch}-{i}" for i in range(4)]
         for path in paths:
             Path(f"{path}.log").write_bytes(bytes(8 * 20_001))
@@ -258,8 +258,8 @@ def test_a_run_killed_at_random_instants_keeps_every_call_older_than_a_second(tm
             assert (run.manifest.status, open_run(path).manifest.status) == ("killed", "killed")
             assert not (path / "journal").exists()
             kept += len(found)
-    assert kept > 1000
-    assert in_time >= 14  # of 20 kept all older than half a second: a busy machine may let the writer wait at times
+    assert kept > 600
+    assert in_time >= 8  # of 12 kept all older than half a second: a busy machine may let the writer wait at times
 
 
 def test_a_torn_tail_is_dropped_and_counted_wherever_it_was_torn(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def drawn(found: Sequence[Characterization]) -> None:
         assert all(table.rows for table in section.tables), section.key
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workload(), sessions(recorded=True, stop_after=True).map(lambda one: [one]))
 def test_any_workload_makes_a_page_without_empty_charts(one: list[Session], other: list[Session]) -> None:
     found = [studied("one", one), studied("other", other)]

@@ -424,7 +424,7 @@ def test_waits_on_a_clock_that_ticks() -> None:
     assert {wait % 0.5 for wait in waits} == {0.0} and abs(np.mean(waits) - 3) < 0.6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(workloads(), st.integers(0, 99))
 def test_whatever_a_workload_says_its_sessions_are_valid(workload: Workload, seed: int) -> None:
     try:

@@ -194,7 +194,7 @@ def any_instants(draw: st.DrawFn) -> SessionFacts:
     return of(replace(session, calls=tuple(calls)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(any_instants())
 def test_seconds_on_the_path_add_up_to_the_makespan_exactly(row: SessionFacts) -> None:
     every = legs(row)
@@ -209,7 +209,7 @@ def test_seconds_on_the_path_add_up_to_the_makespan_exactly(row: SessionFacts) -
         assert due[before.call.call.id] == max(due.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(any_instants())
 def test_on_and_off_the_path_are_all_there_is(row: SessionFacts) -> None:
     told = timing([row])
@@ -224,7 +224,7 @@ def test_on_and_off_the_path_are_all_there_is(row: SessionFacts) -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(sessions(max_calls=8))
 def test_the_path_is_the_longest_of_all_paths(session: Session) -> None:
     """Where nothing is recorded, a session takes as long as the longest chain of calls and waits."""

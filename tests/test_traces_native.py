@@ -28,7 +28,7 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(sessions(recorded=True, stop_after=True), min_size=1, max_size=3),
     st.builds(Header, source=st.text(max_size=9), block_tokens=st.none() | st.integers(1, 99)),

@@ -151,7 +151,7 @@ counts = st.integers(0, 5000)
 turns = st.lists(st.tuples(counts, counts, st.floats(0, 1000)), max_size=9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.builds(lambda tools, *ends: row(*tools, prompt=ends[0], final=ends[1]), turns, counts, counts)))
 def test_what_trie_says_survives(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("trie")
@@ -162,7 +162,7 @@ def test_what_trie_says_survives(tmp_path_factory: pytest.TempPathFactory, rows:
     assert [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()] == rows
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(workload())
 def test_sizes_and_waits_of_the_sessions_that_fit_survive(
     tmp_path_factory: pytest.TempPathFactory, given: list[Session]

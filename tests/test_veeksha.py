@@ -223,7 +223,7 @@ def plain(session: Session, number: int) -> Session:
     return Session(str(number), tuple(calls), origin="veeksha:out.jsonl")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(workload())
 def test_what_veeksha_has_words_for_survives(tmp_path_factory: pytest.TempPathFactory, given: list[Session]) -> None:
     before = [plain(session, number) for number, session in enumerate(given)]
@@ -232,7 +232,7 @@ def test_what_veeksha_has_words_for_survives(tmp_path_factory: pytest.TempPathFa
     assert (report.dropped, report.inferred) == ({}, {})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sessions(stop_after=True, recorded=True))
 def test_sizes_of_any_session_survive_and_due_times_nearly(
     tmp_path_factory: pytest.TempPathFactory, session: Session

@@ -265,7 +265,7 @@ def files(draw: st.DrawFn) -> list[Row]:
     return out
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(files())
 def test_every_two_prompts_share_what_the_hashes_say(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     path = save(tmp_path_factory.getbasetemp() / "random.json", document(rows))

@@ -34,7 +34,7 @@ def test_a_built_in_workload_is_written_as_it_is_read(tmp_path: Path, name: str)
     assert back(tmp_path, dump(workload)) == workload
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(workloads())
 @example(Workload({"a": Agent(ONE)}, about="x" * 200 + ',  y, "z"\\ ' * 40 + "\U0001f600\x7f\ufeff"))
 @example(Workload({"a": Agent(ONE, models={"one, two" * 30: 0.5, "#": 0.25, ", " * 80: 0.25})}))

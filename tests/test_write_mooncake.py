@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_left_out_and_what_is_cut_is_counted(tmp_path: Path
 # ----------------------------------------------------------------------------------------------------- sharing
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(workload(max_calls=8, max_tokens=60), st.sampled_from((1, 4, 16, 64)), st.booleans())
 def test_ids_are_shared_as_far_as_prompts_are(sessions: list[Session], size: int, partial: bool) -> None:
     blocks = BlockIds(size, first=5, partial=partial)
@@ -142,7 +142,7 @@ def test_ids_are_shared_as_far_as_prompts_are(sessions: list[Session], size: int
             assert len(set(mine) & set(theirs)) == same, "an id stands for all before it too"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(workload(max_calls=5, max_tokens=2000))
 def test_rows_share_blocks_across_sessions(tmp_path_factory: pytest.TempPathFactory, sessions: list[Session]) -> None:
     apart = [

@@ -174,7 +174,7 @@ def back(folder: Path, header: Header, given: list[Session]) -> tuple[list[Sessi
     return (list(open_trace([folder])) if len(out) < len(given) else []), out, report
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(files().filter(lambda rows: any("requests" not in row for row in rows)))
 def test_files_come_back_as_the_same_calls(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("weka")
@@ -184,7 +184,7 @@ def test_files_come_back_as_the_same_calls(tmp_path_factory: pytest.TempPathFact
     assert again.calls == session.calls
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(sessions(max_calls=6, max_tokens=60, recorded=True))
 def test_what_is_written_shares_what_was_shared(tmp_path_factory: pytest.TempPathFactory, session: Session) -> None:
     session = told_apart(session)

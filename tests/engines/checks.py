@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from engines.runs import SCAFFOLD, Ran
 from engines.servers import Server
+from engines.wiretap import Exchange
+from workloom.records import CallRecord
 
 GREEDY = ("--body", "temperature=0")
 """Answers that end nowhere but where they were asked to, and come back as the tokens they were."""
@@ -74,34 +76,68 @@ def check_says(server: Server, expected: Mapping[str, str]) -> None:
 
 
 Pairs = Sequence[tuple[float, float]]
-"""What we measured and what the server did, milliseconds."""
+"""What we measured and what somebody else did, milliseconds."""
 
 
-def agree(measure: Callable[[str], Mapping[str, Pairs]]) -> None:
-    """At the median, ours is within 5 % or 2 ms of the server's, in each of the figures that `measure` gives.
+class Compared(NamedTuple):
+    """One figure of ours beside two others of it."""
 
-    On a busy machine either process may be held up for longer than that, so one of three attempts has to show it, and a
-    load that others make is said; a clock that starts or stops at the wrong place fails all attempts.
+    wire: Pairs
+    """What a relay between us and the server saw: it starts after us and ends before us, by the kernel's hand-overs."""
+    server: Pairs
+    """What the server says of itself; of inter-token times the time of one."""
+
+
+def against_wire(calls: Sequence[CallRecord], exchanges: Sequence[Exchange]) -> tuple[Pairs, Pairs]:
+    """TTFT and time from the first to the last token of every call, ours and those on the wire, in the order sent."""
+    ttft, decoding = [], []
+    for call, exchange in zip(calls, exchanges, strict=True):
+        assert call.sent_ns is not None and call.first_ns is not None and call.last_ns is not None
+        came = exchange.content_ms
+        ttft.append(((call.first_ns - call.sent_ns) / 1e6, came[0]))
+        decoding.append(((call.last_ns - call.first_ns) / 1e6, came[-1] - came[0]))
+    return ttft, decoding
+
+
+def agree(measure: Callable[[str], Mapping[str, Compared]]) -> None:
+    """Ours is within 5 % or 2 ms of what passed on the wire and of the server's own, in each figure that is measured.
+
+    What holds a process up only adds, and seldom to all calls: the lower quartile of the difference is judged. One of
+    three attempts has to show it. A clock of ours that starts or stops at the wrong place is off from the wire in all
+    of them, and fails. Where the wire agrees with us and the server's own word does not, by no more than a busy machine
+    explains, the difference arose on the server's side, and the test is skipped with the figures.
     """
-    told = []
+    told, with_wire, explained = [], False, False
     for attempt in ("a", "b", "c"):
-        off = {what: _off(pairs) for what, pairs in measure(attempt).items()}
-        told += [f"{what}: {text}" for what, (_, text) in off.items()]
-        print(*told[-len(off) :], sep="\n")
-        if all(near for near, _ in off.values()):
-            return
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        pytest.skip(f"the machine is too busy to compare times (load {load:.1f}): {'; '.join(told)}")
-    raise AssertionError("\n".join(told))
+        found = measure(attempt)
+        wire = {f"{what}, on the wire": _Off.of(each.wire) for what, each in found.items()}
+        server = {f"{what}, the server's": _Off.of(each.server) for what, each in found.items()}
+        told += [f"{what}: {off}" for what, off in (wire | server).items()]
+        print(*told[-2 * len(found) :], sep="\n")
+        if all(off.near(0.05, 2.0) for off in wire.values()):
+            with_wire = True
+            if all(off.near(0.05, 2.0) for off in server.values()):
+                return
+            explained = explained or all(off.near(0.25, 20.0) for off in server.values())
+    figures = "\n".join(told)
+    assert with_wire and explained, figures
+    pytest.skip(f"the server's clock and its wire differ on this machine; ours agrees with the wire:\n{figures}")
 
 
-BUSY = 3.5
-"""Load beyond an engine and a client on two cores: other programs hold up the engine's own front end."""
+class _Off(NamedTuple):
+    """A difference: usual figures, and the lower quartile of ours less theirs, milliseconds."""
 
+    ours: float
+    theirs: float
+    by: float
 
-def _off(pairs: Pairs) -> tuple[bool, str]:
-    ours, theirs = np.array(pairs).T
-    off, usual = float(np.median(np.abs(ours - theirs))), float(np.median(theirs))
-    text = f"ours {np.median(ours):.2f} ms, the server's {usual:.2f} ms, off by {off:.2f} ms at the median"
-    return off <= max(0.05 * usual, 2.0), text
+    @classmethod
+    def of(cls, pairs: Pairs) -> _Off:
+        ours, theirs = np.array(pairs).T
+        return cls(float(np.median(ours)), float(np.median(theirs)), float(np.quantile(ours - theirs, 0.25)))
+
+    def near(self, share: float, ms: float) -> bool:
+        return abs(self.by) <= max(share * self.theirs, ms)
+
+    def __str__(self) -> str:
+        return f"ours {self.ours:.2f} ms, theirs {self.theirs:.2f} ms, off by {self.by:+.2f} ms at the lower quartile"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engines import servers
-from engines.checks import OPENING, TEMPLATE, Pairs, agree, check_says, hits_its_own_past_only
+from engines.checks import OPENING, TEMPLATE, Compared, Pairs, against_wire, agree, check_says, hits_its_own_past_only
 from engines.runs import agents, single, watching, workloom
 from engines.servers import Server, events
 from engines.wiretap import tapped
@@ -57,28 +57,39 @@ def test_two_workers_keep_a_session_where_its_past_is(tmp_path: Path) -> None:
 
 
 def test_times_agree_with_the_servers_own(server: Server, tmp_path: Path) -> None:
-    """Means, from the sums and counts of its histograms; 4 calls at once, long enough that 5 % is something."""
+    """Every call beside the wire's; means beside its histograms' sums and counts.
+
+    4 calls at once, long enough that 5 % is something.
+    """
     sessions = [single(f"s{i}", 4000 + i, 100) for i in range(12)]
 
-    def measure(attempt: str) -> dict[str, Pairs]:
-        with tapped(server) as (seen, _):
+    def measure(attempt: str) -> dict[str, Compared]:
+        with tapped(server) as (seen, tap):
             ran = workloom(tmp_path / attempt, seen, sessions, "--concurrency", 4)
-        calls, front = len(ran.calls), "dynamo_frontend_"
-        assert ran.grew[front + "time_to_first_token_seconds_count"] == calls == 12
+        front = "dynamo_frontend_"
+        assert ran.grew[front + "time_to_first_token_seconds_count"] == len(ran.calls) == 12
 
         def theirs(name: str) -> float:
             return 1e3 * ran.grew[f"{front}{name}_seconds_sum"] / ran.grew[f"{front}{name}_seconds_count"]
 
-        ttft = sum((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
-        gap = sum((call.last_ns or 0) - (call.first_ns or 0) for call in ran.calls) / (calls * 99) / 1e6
-        whole = sum((call.done_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
+        calls = sorted(ran.calls, key=lambda call: call.sent_ns or 0)
+        ttft, decoding = against_wire(calls, tap.calls)
+        whole = [
+            (((call.done_ns or 0) - (call.sent_ns or 0)) / 1e6, (exchange.came[-1][1] - exchange.asked_ns) / 1e6)
+            for call, exchange in zip(calls, tap.calls, strict=True)
+        ]
         return {
-            "TTFT": [(ttft, theirs("time_to_first_token"))],
-            "inter-token time": [(gap, theirs("inter_token_latency"))],
-            "whole call": [(whole, theirs("request_duration"))],
+            "TTFT": Compared(ttft, [(_mean(ttft), theirs("time_to_first_token"))]),
+            "inter-token time": Compared(decoding, [(_mean(decoding) / 99, theirs("inter_token_latency"))]),
+            "whole call": Compared(whole, [(_mean(whole), theirs("request_duration"))]),
         }
 
     agree(measure)
+
+
+def _mean(pairs: Pairs) -> float:
+    """Of ours."""
+    return sum(ours for ours, _ in pairs) / len(pairs)
 
 
 def test_check_tells_what_it_does(server: Server) -> None:

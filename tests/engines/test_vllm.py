@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engines import servers
-from engines.checks import GREEDY, Pairs, agree, check_says, counts_are_exact, hits_its_own_past_only
+from engines.checks import GREEDY, Compared, against_wire, agree, check_says, counts_are_exact, hits_its_own_past_only
 from engines.runs import agents, single, watching, workloom
 from engines.servers import Server, events
 from engines.wiretap import tapped
@@ -52,25 +52,27 @@ def test_a_session_hits_its_own_past_and_no_other(server: Server, tmp_path: Path
 
 
 def test_times_agree_with_the_servers_own(server: Server, tmp_path: Path) -> None:
-    """Means, from the sums and counts of its histograms; one call at a time, and long ones.
+    """Every call beside the wire's; means beside its histograms' sums and counts. One call at a time, and long ones.
 
     Its clock starts behind parsing, template and tokenising. How long those take, and the way back, it says itself, by
     the same bodies once more: all of the prompt is in its cache then.
     """
     sessions = [single(f"s{i}", 6000 + i, 50) for i in range(5)]
 
-    def measure(attempt: str) -> dict[str, Pairs]:
+    def measure(attempt: str) -> dict[str, Compared]:
         with tapped(server) as (seen, tap):
             ran = workloom(tmp_path / attempt, seen, sessions, "--concurrency", 1, *GREEDY)
         grew, calls = ran.grew, len(ran.calls)
         assert grew["time_to_first_token_seconds_count"] == calls == 5
         assert grew["inter_token_latency_seconds_count"] == calls * 49
         around_ms = float(np.mean([min(_around_ms(server, each.body) for _ in range(2)) for each in tap.calls]))
-        ttft = sum((call.first_ns or 0) - (call.sent_ns or 0) for call in ran.calls) / calls / 1e6
-        gap = sum((call.last_ns or 0) - (call.first_ns or 0) for call in ran.calls) / (calls * 49) / 1e6
+        wire_ttft, decoding = against_wire(ran.calls, tap.calls)
+        ttft, whole = (float(np.mean([ours for ours, _ in pairs])) for pairs in (wire_ttft, decoding))
+        theirs = around_ms + 1e3 * grew["time_to_first_token_seconds_sum"] / calls
+        their_gap = 1e3 * grew["inter_token_latency_seconds_sum"] / (calls * 49)
         return {
-            "TTFT": [(ttft, around_ms + 1e3 * grew["time_to_first_token_seconds_sum"] / calls)],
-            "inter-token time": [(gap, 1e3 * grew["inter_token_latency_seconds_sum"] / (calls * 49))],
+            "TTFT": Compared(wire_ttft, [(ttft, theirs)]),
+            "inter-token time": Compared(decoding, [(whole / 49, their_gap)]),
         }
 
     agree(measure)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
+import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +22,10 @@ class Exchange:
 
     asked: bytearray = field(default_factory=bytearray)
     answered: bytearray = field(default_factory=bytearray)
+    asked_ns: int = 0
+    """When the first of the request came by."""
+    came: list[tuple[int, int]] = field(default_factory=list)
+    """Of every read of the answer, how long the answer was then, and when."""
 
     @property
     def path(self) -> str:
@@ -34,6 +41,16 @@ class Exchange:
     def events(self) -> list[dict[str, Any]]:
         """The events of the answer."""
         return events(_unchunked(bytes(self.answered)).decode())
+
+    @property
+    def content_ms(self) -> list[float]:
+        """When each chunk of a chat answer that says something came by, counted from the request."""
+        said = []
+        for event in re.finditer(rb"^data: ?(\{.*\})", self.answered, re.MULTILINE):
+            if any(choice["delta"].get("content") for choice in json.loads(event[1])["choices"]):
+                _, at_ns = self.came[bisect_left(self.came, (event.end(), 0))]
+                said.append((at_ns - self.asked_ns) / 1e6)
+        return said
 
     @property
     def text(self) -> str:
@@ -71,7 +88,7 @@ class Wiretap:
     def _ask(self, client: socket.socket, there: socket.socket, current: list[Exchange]) -> None:
         for data in _reads(client):
             if not current or current[-1].answered:  # the answer before has come: this is the next request
-                current.append(Exchange())
+                current.append(Exchange(asked_ns=time.perf_counter_ns()))
                 self.exchanges.append(current[-1])
             current[-1].asked += data
             with suppress(OSError):
@@ -81,6 +98,7 @@ class Wiretap:
     def _answer(self, there: socket.socket, client: socket.socket, current: list[Exchange]) -> None:
         for data in _reads(there):
             current[-1].answered += data
+            current[-1].came.append((len(current[-1].answered), time.perf_counter_ns()))
             with suppress(OSError):
                 client.sendall(data)
         _shut(client)

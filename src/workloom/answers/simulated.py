@@ -6,7 +6,8 @@ from workloom import clock
 from workloom.clock import VirtualClock
 from workloom.drive.driver import End, Options, drive
 from workloom.drive.simulated import SimulatedBackend
-from workloom.engine.engine import Engine
+from workloom.engine.cluster import serving
+from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.profile import Profile
 from workloom.errors import Hopeless
 from workloom.metrics.summary import Summary, summarize_records
@@ -28,14 +29,25 @@ class Kept:
         self.sessions.append(record)
 
 
-def simulate(plan: Plan, profile: Profile) -> Summary:
-    """The numbers of a plan on an engine."""
+def play(plan: Plan, server: Profile | Fleet, *, prefix_cache: bool = True) -> Kept:
+    """The records of a plan on an engine, or on a fleet. Raises Hopeless when the run was ended early."""
     kept = Kept()
+    fleet = server if isinstance(server, Fleet) else Fleet((Pool(server),))
+    named = fleet.serving if fleet.models else None
 
     async def run(time: VirtualClock) -> End:
-        return await drive(plan, SimulatedBackend(Engine(profile), time), time, kept, Options(timeout_s=None))
+        server = serving(fleet, prefix_cache=prefix_cache)
+        backend = SimulatedBackend(server, time, fleet.pools[0].profile, named, priorities=fleet.priorities)
+        served = None if named is None else lambda agent, model, instance: fleet.serving(agent, model)
+        return await drive(plan, backend, time, kept, Options(timeout_s=None), served=served)
 
     end = clock.run_virtual(run)
     if end.fault is not None:
         raise Hopeless("the simulated run was ended early", found=end.fault, hint="do the calls fit into its context?")
+    return kept
+
+
+def simulate(plan: Plan, server: Profile | Fleet) -> Summary:
+    """The numbers of a plan on an engine, or on a fleet."""
+    kept = play(plan, server)
     return summarize_records(kept.calls, kept.sessions)

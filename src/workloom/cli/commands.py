@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from workloom.cli.app import Json, Out, OutOrNone, app
-from workloom.cli.options import EngineOptions, LoadOptions, PrivacyOptions, RunOptions, TraceOptions, Whole
+from workloom.cli.calibrate import KnownOptions
+from workloom.cli.engine import EngineOptions
+from workloom.cli.options import LoadOptions, PrivacyOptions, RunOptions, TraceOptions, Whole
 from workloom.cli.server import ServerOptions, TextOptions, WatchOptions
 
 
@@ -317,6 +319,41 @@ def fidelity(
     from workloom.cli.fidelity import fidelity as go
 
     go(real, other, band, out, json, concurrency, seed, reading, engine)
+
+
+@app.command
+def calibrate(
+    runs: list[str] | None = None,
+    /,
+    *,
+    out: OutOrNone = None,
+    plan: Annotated[bool, Parameter(negative="")] = False,
+    most: int = 24,
+    context: int = 40_000,
+    seed: int = 0,
+    json: Json = False,
+    known: KnownOptions = KnownOptions(),
+) -> None:
+    """Fit an engine profile to measured runs, with uncertainty, and say what they cannot tell.
+
+    Parameters
+    ----------
+    runs
+        Run directories, or Parquet files of rows with chunk times; all of one server.
+    out
+        The profile to write (.yaml); with --plan the workload (.jsonl).
+    plan
+        Write a workload of about five minutes that shows everything, to run against the server first.
+    most
+        With --plan: most calls at once.
+    context
+        With --plan: longest context in tokens.
+    seed
+        Root of all randomness.
+    """
+    from workloom.cli.calibrate import calibrate as go
+
+    go(tuple(runs or ()), plan, out, most, context, seed, json, known)
 
 
 @app.command

@@ -10,7 +10,8 @@ import msgspec
 
 from workloom.answers.fidelity import Ask
 from workloom.answers.fidelity import fidelity as compared
-from workloom.cli.options import EngineOptions, TraceOptions
+from workloom.cli.engine import EngineOptions
+from workloom.cli.options import TraceOptions
 from workloom.cli.show import console
 from workloom.cli.write import new_file, write_new
 from workloom.errors import UsageError

@@ -14,8 +14,7 @@ from msgspec import Struct
 
 from workloom.errors import PlanError, UsageError
 
-if TYPE_CHECKING:  # --help loads neither plans nor engines
-    from workloom.engine.profile import Profile
+if TYPE_CHECKING:  # --help loads no plans
     from workloom.plan import Load, Plan, Recipe, Start
     from workloom.plan.scenarios import Preset
     from workloom.traces import Reading
@@ -24,7 +23,6 @@ WORKLOAD = Group("Workload", sort_key=1)
 PRIVACY = Group("Privacy", sort_key=2)
 LOAD = Group("Load", sort_key=2)
 RUN = Group("Run", sort_key=1)
-ENGINE = Group("Simulated engine", sort_key=3)
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> int:
@@ -129,8 +127,8 @@ the scaffold of a session's plays (play)."""
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
 
     def load(self) -> Load:
-        from workloom.plan import Closed, Open, Replay
-        from workloom.plan.load import parse_arrival
+        from workloom.plan import Closed, Replay
+        from workloom.plan.load import open_load
 
         chosen = [
             name
@@ -148,8 +146,7 @@ the scaffold of a session's plays (play)."""
         if self.rate is None and (self.per != "session" or self.arrival != "poisson"):
             raise UsageError("--per and --arrival belong to an open loop", hint="add --rate R")
         if self.rate is not None:
-            arrival, cv = parse_arrival(self.arrival)
-            return Open(self.rate, arrival, cv)
+            return open_load(self.rate, self.arrival)
         if self.replay:
             return Replay(self.time_scale)
         return Closed(8 if self.concurrency is None else self.concurrency)
@@ -315,62 +312,3 @@ class RunOptions:
 
     def given(self) -> list[str]:
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
-
-
-@Parameter(name="*", group=ENGINE)
-@dataclass(frozen=True)
-class EngineOptions:
-    """A profile, and what to change in it."""
-
-    engine: str | None = None
-    "Name of a profile (see `workloom profiles`) or a .yaml file."
-    max_model_len: Whole = None
-    "Override: longest call in tokens."
-    kv_tokens: str | None = None
-    "Override: KV capacity in tokens, or inf."
-    max_num_seqs: Whole = None
-    "Override: most calls running at once."
-    max_batched_tokens: Whole = None
-    "Override: tokens of one step."
-    block_tokens: Whole = None
-    "Override: tokens of a KV block."
-    prefix_cache: Literal["on", "off"] = "on"
-    "Reuse the KV of shared prefixes."
-
-    def given(self) -> list[str]:
-        return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]
-
-    def profile(self) -> Profile:
-        """The profile with its overrides."""
-        from msgspec.structs import replace
-
-        from workloom.engine import profile as profiles
-
-        if self.engine is None:
-            raise UsageError("an engine is needed", where="--engine", hint="`workloom profiles` lists them")
-        profile = profiles.load(self.engine)
-        changes: dict[str, Any] = {}
-        for name in ("max_model_len", "max_num_seqs", "max_batched_tokens", "block_tokens"):
-            value = getattr(self, name)
-            if value is not None:
-                if value < 1:
-                    raise UsageError(
-                        "an engine limit is a count",
-                        where="--" + name.replace("_", "-"),
-                        expected="1 or more",
-                        found=value,
-                    )
-                changes[name] = value
-        if self.kv_tokens is not None:
-            changes["kv_tokens"] = _kv_tokens(self.kv_tokens)
-        return replace(profile, **changes)
-
-
-def _kv_tokens(text: str) -> int | None:
-    if text == "inf":
-        return None
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise UsageError(
-        "a KV capacity is a number of tokens", where="--kv-tokens", expected="a positive number or inf", found=text
-    )

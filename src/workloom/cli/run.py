@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from workloom.cli.options import EngineOptions, LoadOptions, RunOptions, TraceOptions, make_plan
+from workloom.cli.engine import EngineOptions
+from workloom.cli.options import LoadOptions, RunOptions, TraceOptions, make_plan
 from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, check_models, target, tell_texts
 from workloom.cli.show import print_run
 from workloom.cli.watch import Watch
@@ -42,7 +43,7 @@ def run(
     path = Path(out) if out is not None else _next_free(trace)
     refuse_used(path)
     where = _target(engine, server, text, watch, preset)
-    limit = where.profile.longest_call if isinstance(where, Simulated) else None
+    limit = where.longest_call if isinstance(where, Simulated) else None
     if isinstance(where, Live):
         where = ask(where)
         limit = where.max_model_len
@@ -238,7 +239,7 @@ def write_plan(trace: list[str], out: str, reading: TraceOptions, load: LoadOpti
 def _target(
     engine: EngineOptions, server: ServerOptions, text: TextOptions, watch: WatchOptions, preset: Preset | None
 ) -> Simulated | Live:
-    if not server.url and engine.engine is None:
+    if not server.url and engine.engine is None and engine.fleet is None:
         raise UsageError(
             "where to run is missing",
             expected="--engine NAME for a simulated engine or --url URL for a server",
@@ -252,7 +253,7 @@ def _target(
         stray = [*server.given(), *(name for name in text.given() if name != "--history"), *watch.given()]
         if stray:
             raise UsageError("these options belong to a live server", found=", ".join(stray), hint="add --url URL")
-        return Simulated(engine.profile(), engine.prefix_cache == "on")
+        return Simulated.of(engine.target(), engine.prefix_cache == "on")
     return target(server, text, watch, preset)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from workloom.cli.app import Json, OutOrNone, app
-from workloom.cli.options import EngineOptions, Whole
+from workloom.cli.engine import EngineOptions
+from workloom.cli.options import Whole
 
 
 @app.command
@@ -34,7 +35,7 @@ def serve(
     """
     from workloom.cli.serve import serve as go
 
-    go(engine.profile(), host, port, model, record, engine.prefix_cache == "on")
+    go(engine.target(), host, port, model, record, engine.prefix_cache == "on")
 
 
 @app.command

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workloom.cli.options import TraceOptions
+from workloom.engine import cards, roofline
 from workloom.engine import profile as engines
 from workloom.store import Run, open_run
 
@@ -66,26 +67,71 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
     console().print(out)
 
 
+class Engines(msgspec.Struct, frozen=True):
+    """What `workloom profiles --json` prints."""
+
+    profiles: list[engines.Profile]
+    models: list[cards.ModelCard]
+    gpus: list[cards.GpuCard]
+
+
 def profiles(json: bool) -> None:
-    """The engines that come with workloom."""
+    """The engines that come with workloom, and the cards that others can be computed from."""
     loaded = [engines.load(name) for name in engines.names()]
+    models, gpus = [cards.model(name) for name in cards.models()], [cards.gpu(name) for name in cards.gpus()]
     if json:
-        print(msgspec.json.format(msgspec.json.encode(loaded), indent=1).decode())
+        print(msgspec.json.format(msgspec.json.encode(Engines(loaded, models, gpus)), indent=1).decode())
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("engine", "GPUs", "error of fit", "mean", "max_model_len", "KV tokens"):
-        table.add_column(column, justify="left" if column in ("engine", "GPUs") else "right", no_wrap=True)
-    for p in loaded:
-        worst = max(p.error.prefill_max, p.error.decode_max, p.error.mixed_max or 0.0)
-        kv = "inf" if p.kv_tokens is None else f"{p.kv_tokens:,}"
-        gpus = f"{p.gpus} x {p.gpu}"
-        table.add_row(p.name, gpus, f"{worst:.1%}", f"{p.error.mean:.1%}", f"{p.max_model_len:,}", kv)
     out = console()
-    out.print(table)
+    out.print(_profiles(loaded))
     out.print("\nerror of fit: the largest error of a step's time over all points fitted. Sources:")
     for p in loaded:
         out.print(f"  {p.name}: {p.source.split(';')[0]}", soft_wrap=True)
     out.print("\nnot identified by the source, with the default used instead:")
     for what, why in sorted({item for p in loaded for item in p.not_identified.items()}):
         out.print(f"  {what}: {why}", soft_wrap=True)
+    _print_cards(out, models, gpus)
     out.print("\nall of it: workloom profiles --json; every limit can be overridden, see workloom run --help")
+
+
+def _profiles(loaded: list[engines.Profile]) -> Table:
+    table = _table("engine", "GPUs", "error of fit", "mean", "max_model_len", "KV tokens")
+    for p in loaded:
+        kv = "inf" if p.kv_tokens is None else f"{p.kv_tokens:,}"
+        gpus = f"{p.gpus} x {p.gpu}"
+        table.add_row(p.name, gpus, f"{_worst(p.error):.1%}", f"{p.error.mean:.1%}", f"{p.max_model_len:,}", kv)
+    return table
+
+
+def _print_cards(out: Console, models: list[cards.ModelCard], gpus: list[cards.GpuCard]) -> None:
+    error = roofline.ERROR
+    out.print(
+        f"\ncards: --engine roofline:MODEL@GPUxCOUNT computes an engine from one of each. Against the "
+        f"engines above a step's time is off by up to {_worst(error):.0%}, {error.mean:.0%} on average; nothing of it "
+        "is measured.",
+        soft_wrap=True,
+    )
+    table = _table("model", "weights", "layers", "KV bytes/token", "context")
+    for m in models:
+        layers = f"{m.layers}" if m.linear is None else f"{m.attention_layers} + {m.linear.layers} with states"
+        table.add_row(m.name, m.dtype, layers, f"{m.kv_token_bytes:,}", f"{m.max_model_len:,}")
+    out.print(table)
+    table = _table("GPU", "bf16 TFLOP/s", "memory", "TB/s")
+    for g in gpus:
+        flops, memory = f"{g.flops['bf16'] / 1e12:,.0f}", f"{g.hbm_bytes / 1e9:.1f} GB"
+        table.add_row(g.name, flops, memory, f"{g.hbm_bytes_per_s / 1e12:.2f}")
+    out.print(table)
+    for name, source in [(m.name, m.source) for m in models] + [(g.name, g.source) for g in gpus]:
+        out.print(f"  {name}: {source}", soft_wrap=True)
+
+
+def _worst(error: engines.FitError) -> float:
+    return max(error.prefill_max, error.decode_max, error.mixed_max or 0.0)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        words = column in ("engine", "GPUs", "model", "GPU", "weights")
+        table.add_column(column, justify="left" if words else "right", no_wrap=True)
+    return table

@@ -4,62 +4,68 @@ It never waits. Calls are handed in with the instant they arrive, time is moved 
 finished comes back; :meth:`Engine.next_ns` says when it is worth looking again. Internally instants are integer
 picoseconds; what leaves is nanoseconds, rounded up.
 
-Between events (arrival, completion, end of a prefill, want of blocks) all steps are alike but for a linearly growing
-time, so they are taken in one leap. A leap is cut at the first step boundary after an arrival: the schedule does not
-depend on when anybody looked.
-
     front end (serial)  ->  waiting  ->  running: step, step, step ...  ->  Finished
+
+**Boundaries.** Step k runs from start(k) to end(k). At end(k), in this order: its tokens exist, full blocks become
+findable, complete calls free theirs, cancelled ones too, calls that left the front end wait, step k+1 is formed and
+begins. Without `async_scheduling` step k+1 may hold whoever left the front end before end(k), strictly; tokens come,
+and calls end, at end(k). An engine without running or waiting calls begins when the first call leaves the front end,
+with all that leave at that instant.
+
+**Scheduling ahead** (`async_scheduling`; what rows measured on vLLM 0.17.1 show). launch(k) is what is left, at
+start(k), of the launch of a step with prefill; 0 of a decode-only step. A launch takes F (or the graphs' F) + H per
+newly admitted call, without tail. It begins at start(k), but if step k-1 had prefill and step k was formed at its end,
+when the launch of that was over: at start(k-1) + launch(k-1). If it is over by start(k), launch(k) is 0. Step k lasts
+the longer of launch(k) + tail and the GPU time.
+
+- Who of the newly arrived may be in step k+1 is decided at start(k) + launch(k): those who left the front end before
+  it, strictly. So a call that comes while decode step k runs waits for the rest of it and for the whole of k+1; one
+  that comes during the launch of a step with prefill gets into the next. Everything else of step k+1 (who ended, was
+  cancelled, which blocks are free) is as it is at end(k). If by this nobody runs or waits at end(k), the engine has
+  waited for that instant and is idle: a step begins as above, there at the earliest, with all who have left by then.
+- Else step k+1 is formed at end(k) before anything that comes in at that instant: a cancel at end(k) is one during
+  step k+1. If it has prefill, the tokens of step k come at start(k+1) + launch(k+1), when its launch is over. In all
+  other cases they come at end(k). Calls that ended with step k (cancelled ones too) end when its tokens come; their
+  blocks are free at end(k) all the same.
+
+**Delivery.** A call's first token is delivered `first_token_ps` after it came, but not after its second, nor after the
+end of a call that was cancelled; others at once. A call that is done ends `end_ps` after its last token was delivered.
+A cancelled one ends, without `end_ps`: if it ran, when the tokens of that step come; if it waited, at once, but not
+before the last token it had came. A cancel of a call that is complete changes nothing, though its end was not told yet.
+
+**Speculation.** A decode-only step is told token by token, each taking its share of the step's time (see
+:mod:`workloom.engine.cost`): throughput and TPOT are those of steps that give acceptance_length tokens, and TBC is the
+mean gap between tokens where a server sends chunks of several at larger gaps. A step with prefill gives each decoding
+call g tokens at once: g = owed // 1000, where `owed`, 0 at first, rises by round(1000 * acceptance_length) with each
+such step and falls by 1000 * g; but g is at most what the decoding call that is nearest to its end lacks, what blocks
+are free for and, with state pages, what leads to a block's end, and at least 1.
+
+**Leaps.** Between events (arrival, completion, end of a prefill, want of blocks) all steps are alike but for a linearly
+growing time, so they are taken in one leap. Whatever comes in cuts it at the boundary where it counts: the schedule
+does not depend on when anybody looked, nor on leaping.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from typing import Literal, NamedTuple
 
-from workloom.engine.blocks import FreeQueue
-from workloom.engine.cost import Cost, pairs
+from workloom.engine.batch import Limits
+from workloom.engine.cost import Cost
+from workloom.engine.delivery import PS, Finished, Outbox, delivered
+from workloom.engine.events import Listener
 from workloom.engine.hints import NO_HINTS, Hints
 from workloom.engine.prefix import PrefixCache
 from workloom.engine.profile import Profile
-from workloom.engine.scheduler import Batch, Limits, Scheduler
+from workloom.engine.scheduler import Scheduler
 from workloom.engine.sequence import Sequence
+from workloom.engine.telling import Teller
+from workloom.engine.tiers import Tiers
+from workloom.engine.timeline import Leap, StepLog, Steps, until
 from workloom.errors import Refused
 from workloom.prefix import Key
 
-PS = 1000
-"""Picoseconds in a nanosecond."""
-
-
-class Steps(NamedTuple):
-    """`length` consecutive steps: the first ends at `end_ps`, the i-th after it takes gap + (i-1)*slope (i from 1)."""
-
-    first_step: int
-    end_ps: int
-    gap_ps: int
-    slope_ps: int
-    length: int
-
-    def at(self, i: int) -> int:
-        """When step i of these ends, in picoseconds."""
-        return self.end_ps + i * self.gap_ps + self.slope_ps * (i * (i - 1) // 2)
-
-
-class Finished(NamedTuple):
-    """What became of a call. `tokens` are the instants of its answer's tokens.
-
-    It stood in the front end until `queued_ns`, then waited until `admitted_ns` (None: it never ran).
-    """
-
-    call: str
-    status: Literal["done", "cancelled"]
-    done_ns: int
-    output_tokens: int
-    cached_tokens: int
-    preemptions: int
-    tokens: list[Steps]
-    queued_ns: int
-    admitted_ns: int | None
+__all__ = ["PS", "Engine", "Finished", "Gauges", "Steps"]
 
 
 class Gauges(NamedTuple):
@@ -74,62 +80,57 @@ class Gauges(NamedTuple):
     prompt_tokens: int
     generated_tokens: int
     steps: int
-
-
-class _Leap(NamedTuple):
-    batch: Batch
-    start_ps: int
-    first_ps: int
-    """Duration of the first step."""
-    slope_ps: int
-    """How much longer each following one takes."""
-    steps: int
-
-    def end(self, steps: int) -> int:
-        return self.start_ps + steps * self.first_ps + self.slope_ps * (steps * (steps - 1) // 2)
-
-    def ended_by(self, at_ps: int) -> int:
-        """How many steps have ended at an instant."""
-        low, high = 0, self.steps + 1
-        while low + 1 < high:
-            middle = (low + high) // 2
-            if self.end(middle) <= at_ps:
-                low = middle
-            else:
-                high = middle
-        return low
+    external_queries_tokens: int = 0
+    """Prompt tokens of admitted calls that the GPU did not have, while there are tiers (vLLM's word for those)."""
+    external_hits_tokens: int = 0
+    """Of these, those read from tiers. They are among the hits too, once their call is over."""
+    read_bytes: int = 0
+    """Asked of the tiers so far."""
+    written_bytes: int = 0
 
 
 class Engine:
     """One replica of a profile.
 
-    A step that begins at the very instant of the last `advance` is formed once `next_ns` is asked: what came in at that
-    instant still counts.
+    Without `async_scheduling` a step that begins at the very instant of the last `advance` is formed once `next_ns` is
+    asked: what came in at that instant still counts.
 
     `log_steps`: how many leaps are remembered before those that nobody can ask for are dropped.
     `leap` False takes every step on its own: the same schedule, slowly (tests compare the two).
+    `listener` is told what the engine does.
     """
 
     def __init__(
-        self, profile: Profile, *, prefix_cache: bool = True, leap: bool = True, log_steps: int = 8192
+        self,
+        profile: Profile,
+        *,
+        prefix_cache: bool = True,
+        leap: bool = True,
+        log_steps: int = 8192,
+        listener: Listener | None = None,
     ) -> None:
         self.profile = profile
-        self.log_steps = log_steps
-        size = profile.block_tokens
-        self.queue = FreeQueue(profile.kv_blocks)
-        self.cache = PrefixCache(self.queue, size, enabled=prefix_cache)
-        self.scheduler = Scheduler(Limits(profile.max_num_seqs, profile.max_batched_tokens, size), self.cache)
-        self._cost = Cost(profile.step)
+        self.cache = PrefixCache.of(profile, enabled=prefix_cache)
+        self.queue = self.cache.queue
+        self.tiers = Tiers.of(profile, self.cache)
+        self.scheduler = Scheduler(Limits.of(profile), self.cache, profile.policy)
+        self._cost = Cost(profile.step, profile.speculative)
         self._leaping = leap
+        self._ahead = profile.async_scheduling
+        self._teller = None if listener is None else Teller(listener)
         self._now = 0
+        self._stalled = False
+        """Whether nothing can run until a load ends or something comes in, though calls wait."""
         self._told = 0
         self._front_end_free = 0
         self._arriving: deque[tuple[int, Sequence]] = deque()
         self._calls: dict[str, Sequence] = {}
         self._cancels: deque[Sequence] = deque()
-        self._leap: _Leap | None = None
-        self._log: list[Steps] = []
-        self._out: list[Finished] = []
+        self._leap: Leap | None = None
+        self._log = StepLog(log_steps)
+        self._outbox = Outbox(profile.front_end)
+        self._firsts: deque[int] = deque()
+        """When first tokens are delivered, for those who look at every token."""
         self._queries = self._hits = self._prompts = self._generated = 0
 
     # -- what goes in
@@ -147,12 +148,29 @@ class Engine:
         self._front_end_free = sequence.queued_ps = leaves
         self._calls[call] = sequence
         self._arriving.append((leaves, sequence))
-        self._cut(leaves + 1)
+        if self._leap is not None:
+            self._leap = self._cut_for(self._leap, leaves)
+
+    def receive(
+        self, at_ns: int, call: str, prompt: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS
+    ) -> None:
+        """Hand in a call whose prompt and first token another engine made, its KV with it: it waits at once, is given
+        blocks when it is admitted and goes on with its second token. Do not mix with `submit`."""
+        self._check(call, prompt.tokens, output_tokens)
+        at = at_ns * PS
+        self._advance(at)
+        sequence = Sequence(call, prompt, answer, output_tokens, hints)
+        sequence.received, sequence.generated = True, 1
+        sequence.queued_ps = at
+        self._calls[call] = sequence
+        self._arriving.append((at, sequence))
+        if self._leap is not None:
+            self._leap = self._cut_for(self._leap, at)
 
     def _check(self, call: str, prompt_tokens: int, output_tokens: int) -> None:
         profile = self.profile
         total = prompt_tokens + output_tokens
-        if call in self._calls:
+        if call in self._calls or self._outbox.get(call) is not None:
             raise ValueError(f"call {call} is already in the engine")
         if prompt_tokens < 1 or output_tokens < 1:
             raise Refused("a prompt and an answer have at least one token", where=f"call {call}")
@@ -172,25 +190,27 @@ class Engine:
             )
 
     def cancel(self, at_ns: int, call: str) -> None:
-        """The client is gone. A running call ends at the next step boundary, one that waits at once."""
+        """The client is gone. A running call ends at a step boundary, one that waits at once."""
         at = at_ns * PS
-        self._advance(at, before=1)
+        self._advance(at, before=0 if self._ahead else 1)
         sequence = self._calls.get(call)
         if sequence is None:
             return
-        if sequence.state == "running":
-            if self._leap is None:  # at a boundary
-                self.scheduler.drop(sequence)
-                self._finish(sequence, "cancelled", at)
-            else:
-                self._cancels.append(sequence)
-                self._cut(at)
+        runs = sequence.state in ("running", "loading") or sequence.load is not None
+        if runs and self._leap is not None:
+            self._cancels.append(sequence)
+            self._cut(at)
             return
         if sequence.state == "front end":
             sequence.state = "cancelled"  # its place in the front end stays taken
-        else:
+        else:  # it waits, or runs and this is a boundary
+            self.queue.now_ps = at
             self.scheduler.drop(sequence)
+            self.scheduler.close(at)
+            self._wake(at)
             self._cut(at)
+        if self._teller is not None:
+            self._teller.ended(sequence, "cancelled", at)
         self._finish(sequence, "cancelled", at)
 
     def reset_prefix_cache(self, at_ns: int) -> bool:
@@ -204,59 +224,92 @@ class Engine:
     def advance(self, to_ns: int) -> list[Finished]:
         """Let time pass until `to_ns`; what finished by then, in order."""
         self._advance(to_ns * PS)
-        out, self._out = self._out, []
-        return out
+        return self._outbox.take(to_ns * PS)
 
     def next_ns(self) -> int | None:
         """When something may finish next (or a step begin, if the engine stands idle); None while it is empty."""
-        if self._out:
+        told = self._outbox.next_ps
+        if told is not None and told <= self._told:
             return -(-self._told // PS)
         self._close()
-        if self._leap is not None:
-            return -(-self._leap.end(self._leap.steps) // PS)
-        start = self._start()
-        return None if start is None else -(-start // PS)
+        step = self._leap.end_ps if self._leap is not None else self._start()
+        if told is None or step is None:
+            told = step if told is None else told
+            return None if told is None else -(-told // PS)
+        return -(-min(told, step) // PS)
 
     def next_step_ns(self, after_ns: int) -> int | None:
-        """The first step boundary after an instant: when the next tokens come."""
+        """When the next tokens come after an instant, or a call ends."""
         self._close()
-        if self._leap is None:
-            return self.next_ns()
-        ended = self._leap.ended_by(after_ns * PS)
-        return -(-self._leap.end(min(ended + 1, self._leap.steps)) // PS)
+        after = after_ns * PS
+        while self._firsts and self._firsts[0] <= after:
+            self._firsts.popleft()
+        coming = [self._firsts[0]] if self._firsts else []
+        if self._outbox.next_ps is not None:
+            coming.append(self._outbox.next_ps)
+        leap, last = self._leap, self._log.last
+        if last is not None and last.last_ps > after:
+            coming.append(last.last_ps)
+        if leap is not None:
+            held = leap.launch_ps if self._ahead else 0
+            came = leap.ended_by(after - held)
+            coming.append(leap.end(came + 1) + held if came + 1 < leap.steps else leap.end_ps)
+        elif (start := self._start()) is not None:
+            coming.append(start)
+        return -(-min(coming) // PS) if coming else None
 
     def generated(self, call: str, at_ns: int) -> int:
         """How many tokens of its answer a call has by an instant not before the last `advance`."""
+        at = at_ns * PS
+        if self._ahead:
+            self._advance(at)
         sequence = self._calls.get(call)
         if sequence is None:
-            return 0
-        if call not in self.scheduler.decoding:
-            return sequence.generated
-        ended = self._leap.ended_by(at_ns * PS) if self._leap is not None else 0
-        return self.scheduler.step + sequence.lag + ended - sequence.prompt_tokens + 1
+            return sum(steps.length for steps in self.answer_so_far(call, at_ns))
+        count = sequence.generated
+        if call in self.scheduler.decoding:
+            count = self.scheduler.computed(sequence) - sequence.prompt_tokens + 1
+            leap = self._leap
+            if leap is not None and leap.batch.decodes:
+                count += self._came(leap, at)
+        if self._ahead and (spells := self.scheduler.spells(sequence)):
+            count -= self._log.pending(*spells[-1], at)
+        if count == 1 and self.profile.front_end.first_token_ps:
+            return sum(steps.length for steps in self.answer_so_far(call, at_ns))
+        return count
 
     def answer_so_far(self, call: str, at_ns: int) -> list[Steps]:
-        """When the tokens that :meth:`generated` counts were made."""
+        """When the tokens that :meth:`generated` counts were delivered."""
+        at = at_ns * PS
+        if self._ahead:
+            self._advance(at)
         sequence = self._calls.get(call)
         if sequence is None:
-            return []
-        tokens = [steps for first, end in sequence.spells for steps in self._slice(first, end)]
+            ended = self._outbox.get(call)
+            return [] if ended is None else until(ended.tokens, at)
+        tokens = self._spells(sequence)
         if call in self.scheduler.decoding:
-            tokens += self._slice(sequence.since, self.scheduler.step)
             leap = self._leap
-            ended = leap.ended_by(at_ns * PS) if leap is not None else 0
-            if leap is not None and ended:
-                gap = leap.first_ps + leap.slope_ps
-                tokens.append(Steps(self.scheduler.step, leap.end(1), gap, leap.slope_ps, ended))
-        return tokens
+            if leap is not None and leap.batch.decodes and (came := self._came(leap, at)):
+                held = leap.launch_ps if self._ahead else 0
+                tokens += [steps.part(0, came) for steps in leap.tokens(self.scheduler.step, held, held)]
+        return until(delivered(tokens, self.profile.front_end.first_token_ps), at)
 
-    def gauges(self) -> Gauges:
-        """The engine's state for a metrics page."""
+    def _came(self, leap: Leap, at: int) -> int:
+        """Of a leap under way, the steps whose tokens have come. When its last ones come is not known yet."""
+        if not self._ahead:
+            return leap.ended_by(at) * leap.batch.tokens
+        return min(leap.ended_by(at - leap.launch_ps), leap.steps - 1)
+
+    def _spells(self, sequence: Sequence) -> list[Steps]:
+        return [steps for first, end in self.scheduler.spells(sequence) for steps in self._log.slice(first, end)]
+
+    def gauges(self) -> dict[str, Gauges]:
+        """The state of every replica, by its name: one without a name here."""
         scheduler, queue = self.scheduler, self.queue
         usage = 0.0 if queue.infinite else 1 - queue.free / queue.blocks
-        prefilling = len(self._leap.batch.prefills) if self._leap is not None else scheduler.partial is not None
-        return Gauges(
-            len(scheduler.decoding) + prefilling,
+        gauges = Gauges(
+            scheduler.running,
             len(scheduler.waiting),
             usage,
             scheduler.preemptions,
@@ -266,6 +319,39 @@ class Engine:
             self._generated,
             scheduler.step,
         )
+        if self.tiers is not None:
+            gauges = gauges._replace(
+                external_queries_tokens=self.tiers.queries_tokens,
+                external_hits_tokens=self.tiers.hits_tokens,
+                read_bytes=sum(tier.reads.bytes for tier in self.tiers.tiers),
+                written_bytes=sum(tier.writes.bytes for tier in self.tiers.tiers),
+            )
+        return {"": gauges}
+
+    def kv_usage(self, at_ns: int) -> float:
+        """Share of its blocks that calls hold at an instant not before the last `advance`."""
+        at, queue = at_ns * PS, self.queue
+        self._advance(at)
+        if queue.infinite:
+            return 0.0
+        free, leap = queue.free, self._leap
+        if leap is not None:
+            free = self.scheduler.free_in(leap.batch, leap.ended_by(at) + 1)
+        return 1 - free / queue.blocks
+
+    def cached_tokens(self, at_ns: int, prompt: Key) -> int:
+        """Tokens of a prompt that its GPU's cache holds at an instant not before the last `advance`."""
+        at = at_ns * PS
+        self._advance(at)
+        leap = self._leap
+        if leap is not None and leap.batch.prefills and (ended := leap.ended_by(at)):
+            cancels, self._cancels = self._cancels, deque()  # they take effect where the whole leap ends
+            self._settle(leap.shorter(ended))  # what its chunks filled so far can be found
+            self._advance(at)
+            self._cancels = cancels
+            if self._leap is not None:
+                self._leap = self._leap.shorter(leap.steps - ended)
+        return self.cache.lookup(Sequence("", prompt, -1, 1), below=False).tokens
 
     # -- the loop: schedule, run, settle
 
@@ -277,132 +363,158 @@ class Engine:
                 start = self._start()
                 if start is None or start >= to_ps:
                     return
-                self._leap = self._schedule(start)
+                self._begin(start)
             leap = self._leap
-            if leap.end(leap.steps) > to_ps - before:
+            if leap is None:
+                continue
+            if leap.end_ps > to_ps - before:
                 return
             self._settle(leap)
 
     def _close(self) -> None:
         """Nothing more comes in at this instant: a step that begins now may be formed."""
-        if self._leap is None:
-            start = self._start()
-            if start is not None and start <= self._told:
-                self._leap = self._schedule(start)
+        while self._leap is None and (start := self._start()) is not None and start <= self._told:
+            self._begin(start)
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self.scheduler.computing or (self.scheduler.waiting and not self._stalled))
+
+    def _wake(self, at_ps: int) -> None:
+        """Something came in: who was stalled may run now."""
+        if self._stalled:
+            self._stalled, self._now = False, max(self._now, at_ps)
 
     def _start(self) -> int | None:
         """When the next step begins, if no step is under way."""
-        if self.scheduler.running or self.scheduler.waiting:
+        if self._busy:
             return self._now
         while self._arriving and self._arriving[0][1].state == "cancelled":
             self._arriving.popleft()
-        return max(self._arriving[0][0], self._now) if self._arriving else None
+        coming = [self._arriving[0][0]] if self._arriving else []
+        loaded = self.scheduler.loads.next_ps if self.scheduler.loads is not None else None
+        if loaded is not None:
+            coming.append(loaded)
+        return max(min(coming), self._now) if coming else None
 
-    def _schedule(self, start: int) -> _Leap:
-        scheduler = self.scheduler
-        idle = not (scheduler.running or scheduler.waiting)
-        while self._arriving and (self._arriving[0][0] < start or (idle and self._arriving[0][0] == start)):
+    def _begin(self, start: int) -> None:
+        """No step is under way, and one begins."""
+        self._take(start if self._busy else start + 1)
+        self._join(start, start)
+        self._leap = self._form(start)
+
+    def _go_on(self, leap: Leap) -> None:
+        """Scheduling ahead, a leap has ended: what was decided during its last step begins."""
+        self._take(leap.decision_ps)
+        self._join(self._now, leap.decision_ps)
+        if self._busy:
+            early = leap.end_ps - leap.decision_ps if leap.batch.prefills else 0
+            self._leap = self._form(self._now, early)
+
+    def _take(self, before: int) -> None:
+        """Calls that leave the front end before an instant wait."""
+        while self._arriving and self._arriving[0][0] < before:
             sequence = self._arriving.popleft()[1]
             if sequence.state != "cancelled":
-                sequence.state = "waiting"
-                scheduler.waiting.append(sequence)
-        batch = scheduler.schedule()
+                self.scheduler.wait(sequence)
+                self._stalled = False
+                if self._teller is not None:
+                    self._teller.queued(sequence)
+
+    def _join(self, at_ps: int, by_ps: int) -> None:
+        """Calls whose load from a tier ended by an instant go on."""
+        if self.scheduler.loads is not None:
+            self.scheduler.join(at_ps, by_ps)
+
+    def _form(self, start: int, early: int = 0) -> Leap | None:
+        """Schedule the step that begins now; its launch may have begun a while before."""
+        scheduler = self.scheduler
+        evicted = self.queue.evicted
+        batch = scheduler.schedule(start)
+        scheduler.close(start)
         for sequence, _ in batch.prefills:
             if sequence.admitted_ps is None:
                 sequence.admitted_ps = start
-        first, slope, steps = self._durations(batch)
-        leap = _Leap(batch, start, first, slope, steps if self._leaping else 1)
+        if self._teller is not None:
+            begun = scheduler.loads.begun if scheduler.loads is not None else []
+            self._teller.formed(batch, start, begun, self.queue.evicted - evicted)
+        if batch.empty:
+            assert scheduler.loads is not None and scheduler.loads.calls, "nothing can run, and nothing is on its way"
+            self._stalled, self._now = True, start
+            return None
+        launch, first, slope, steps = self._cost.times(batch, ahead=self._ahead, early_ps=early)
+        leap = Leap(batch, start, launch, first, slope, steps if self._leaping else 1)
         if self._arriving:
-            leap = self._cut_to(leap, self._arriving[0][0] + 1)
+            leap = self._cut_for(leap, self._arriving[0][0])
+        loaded = scheduler.loads.next_ps if scheduler.loads is not None else None
+        if loaded is not None:
+            leap = leap.cut_ahead(loaded - 1) if self._ahead else leap.cut(loaded)
         return leap
 
-    def _durations(self, batch: Batch) -> tuple[int, int, int]:
-        """Time of the first step, growth per step, and the number of steps for which the growth is linear."""
-        if not batch.prefills:
-            first, slope = self._cost.decode(batch.decodes, batch.context_tokens)
-            return first, slope, batch.steps
-        tokens = sum(chunk for _, chunk in batch.prefills)
-        total_pairs = sum(pairs(chunk, sequence.computed) for sequence, chunk in batch.prefills)
-        gpu = self._cost.gpu(tokens, total_pairs, batch.decodes, batch.context_tokens)
-        floor = self._cost.floor(batch.admitted)
-        slope = self._cost.gpu_growth(tokens, batch.decodes)
-        if gpu >= floor:
-            return gpu, slope, batch.steps
-        steps = min(batch.steps, -(-(floor - gpu) // slope)) if slope else batch.steps
-        return floor, 0, steps
+    def _cut_for(self, leap: Leap, leaves: int) -> Leap:
+        """End a leap so that a call leaving the front end at an instant gets into the step it may be in."""
+        return leap.cut_ahead(leaves) if self._ahead else leap.cut_behind(leaves)
 
     def _cut(self, at_ps: int) -> None:
+        """End the leap where a cancel takes effect."""
         if self._leap is not None:
-            self._leap = self._cut_to(self._leap, at_ps)
+            self._leap = self._leap.cut_behind(at_ps) if self._ahead else self._leap.cut(at_ps)
 
-    @staticmethod
-    def _cut_to(leap: _Leap, at_ps: int) -> _Leap:
-        """End a leap at its first step boundary at or after an instant."""
-        steps = leap.ended_by(at_ps - 1) + 1
-        return leap._replace(steps=steps) if steps < leap.steps else leap
-
-    def _settle(self, leap: _Leap) -> None:
+    def _settle(self, leap: Leap) -> None:
         """All steps of a leap are over."""
-        scheduler = self.scheduler
-        self._now = leap.end(leap.steps)
-        self._log.append(Steps(scheduler.step, leap.end(1), leap.first_ps + leap.slope_ps, leap.slope_ps, leap.steps))
-        for sequence in scheduler.done(leap.batch, leap.steps):
-            self._finish(sequence, "done", self._now)
+        scheduler, first_step, evicted = self.scheduler, self.scheduler.step, self.queue.evicted
+        self._now, self._leap = leap.end_ps, None
+        if self._teller is not None:
+            self._teller.ran(leap, first_step)
+        ended: list[tuple[Sequence, Literal["done", "cancelled"]]] = []
+        ended += [(sequence, "done") for sequence in scheduler.done(leap.batch, leap.steps, self._now)]
         while self._cancels:
             sequence = self._cancels.popleft()
-            if sequence.state in ("running", "waiting"):
+            if sequence.state in ("running", "loading", "waiting"):
                 scheduler.drop(sequence)
-                self._finish(sequence, "cancelled", self._now)
-        self._leap = None
-        if len(self._log) > self.log_steps:
-            self._forget()
+                ended.append((sequence, "cancelled"))
+        scheduler.close(self._now)
+        if self._teller is not None:
+            self._teller.evicted(self._now, self.queue.evicted - evicted)
+            for sequence, status in ended:
+                self._teller.ended(sequence, status, self._now)
+        held, last_held = 0, 0
+        if self._ahead:
+            self._go_on(leap)
+            held, last_held = leap.launch_ps, 0 if self._leap is None else self._leap.launch_ps
+        self._log.add(leap.tokens(first_step, held, last_held))
+        came = leap.end_ps + last_held
+        for sequence, status in ended:
+            self._finish(sequence, status, came)
+        if self.profile.front_end.first_token_ps and leap.batch.prefills:
+            while self._firsts and self._firsts[0] <= self._told:
+                self._firsts.popleft()
+            self._firsts.append(came + self.profile.front_end.first_token_ps)
+        if self._log.full:
+            self._log.forget(scheduler.oldest_step())
 
     def _finish(self, sequence: Sequence, status: Literal["done", "cancelled"], at_ps: int) -> None:
         del self._calls[sequence.call]
         cached = sequence.cached_tokens or 0
-        self._queries += sequence.prompt_tokens
-        self._hits += cached
-        self._prompts += sequence.prompt_tokens
-        self._generated += sequence.generated
-        tokens = [steps for first, end in sequence.spells for steps in self._slice(first, end)]
-        admitted = sequence.admitted_ps
-        self._out.append(
+        if not sequence.received:  # else the engine that made its prompt counts that
+            self._queries += sequence.prompt_tokens
+            self._hits += cached
+            self._prompts += sequence.prompt_tokens
+        self._generated += sequence.generated - sequence.received
+        spells, admitted = self._spells(sequence), sequence.admitted_ps
+        box = self._outbox
+        done_ps, tokens = box.done(spells) if status == "done" else box.cancelled(spells, at_ps)
+        box.put(
+            done_ps,
             Finished(
                 call=sequence.call,
                 status=status,
-                done_ns=-(-at_ps // PS),
+                done_ns=-(-done_ps // PS),
                 output_tokens=sequence.generated,
                 cached_tokens=cached,
                 preemptions=sequence.preemptions,
                 tokens=tokens,
                 queued_ns=-(-sequence.queued_ps // PS),
                 admitted_ns=None if admitted is None else -(-admitted // PS),
-            )
+            ),
         )
-
-    def _slice(self, first: int, end: int) -> list[Steps]:
-        """The ends of steps first..end-1."""
-        log = self._log
-        at = bisect_right(log, first, key=_first_step) - 1
-        out = []
-        while at < len(log) and log[at].first_step < end:
-            steps = log[at]
-            skip = max(0, first - steps.first_step)
-            length = min(steps.length, end - steps.first_step) - skip
-            if skip:
-                steps = Steps(first, steps.at(skip), steps.gap_ps + skip * steps.slope_ps, steps.slope_ps, length)
-            elif length != steps.length:
-                steps = steps._replace(length=length)
-            out.append(steps)
-            at += 1
-        return out
-
-    def _forget(self) -> None:
-        """Drop the log of steps nobody can ask for any more."""
-        oldest = self.scheduler.oldest_step()
-        keep = bisect_right(self._log, oldest, key=_first_step) - 1
-        del self._log[: max(0, keep)]
-
-
-def _first_step(steps: Steps) -> int:
-    return steps.first_step

@@ -1,7 +1,7 @@
 """What an engine did, as it did it: enough to work out every figure of a run again.
 
 An engine that is given a listener tells it these in the order in which they were decided. Instants are picoseconds of
-the run; `start_ps` of steps rises.
+the run; `start_ps` of steps rises, and what happened at a boundary follows the steps that ended there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Admitted(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """`steps` equal steps: step i (from 0) takes first_ps + i*slope_ps."""
+    """`steps` equal steps: step i (from 0) takes first_ps + i*slope_ps. Told when the last of them is over."""
 
     start_ps: int
     first_step: int
@@ -44,6 +44,14 @@ class Ran(NamedTuple):
     prefills: tuple[tuple[str, int, int], ...]
     """(call, tokens of its chunk in each step, tokens before the first chunk)."""
     admitted: int
+    launch_ps: int = 0
+    """What was left at the start, scheduling ahead, of the launch of each."""
+    tokens: int = 1
+    """What each decoding call got in each of them (more than one: speculation). Steps are counted by tokens."""
+    joined: int = 0
+    """Calls that had loaded from a tier and go on here: they are launched like newly admitted ones."""
+    paused: bool = False
+    """Whether decoding calls stood still (prefills first)."""
 
 
 class Preempted(NamedTuple):
@@ -55,11 +63,13 @@ class Evicted(NamedTuple):
     """Findable blocks that were taken for something else."""
 
     at_ps: int
+    """The start of the step they were taken for; of those after the first of equal steps, the end of the last."""
     blocks: int
 
 
 class Ended(NamedTuple):
     at_ps: int
+    """The step boundary at which its blocks came free; its last tokens may be delivered later."""
     call: str
     status: Literal["done", "cancelled"]
     output_tokens: int

@@ -27,6 +27,7 @@ from workloom.errors import ProfileError, nearest
 Count = Annotated[int, Meta(ge=0)]
 Limit = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 FOLDER = Path(__file__).parent / "profiles"
 
 
@@ -57,6 +58,13 @@ class StepCost(Struct, frozen=True, forbid_unknown_fields=True):
     knee_tokens: Count = 0
     """Prefill tokens of a step beyond this cost `beyond_token_ps` each instead of `prefill_token_ps`; 0: no knee."""
     beyond_token_ps: Count = 0
+    mixed_sequence_ps: Count = 0
+    """What a decoding call costs beside `sequence_ps` in a step with prefill."""
+    padding_ps: Count = 0
+    """What an empty slot of a padded batch costs beside the padding's share of the form."""
+    decode_ps: tuple[tuple[Limit, Limit], ...] = ()
+    """Measured decode-only steps as (calls, time without their contexts), rising. Another number of calls takes the
+    nearest measured one below (if none is, above) and what the form says lies between the two."""
     graph_sizes: tuple[Limit, ...] = ()
     """Batch sizes decode-only steps are padded to, rising; above the largest there is no padding."""
 
@@ -65,6 +73,9 @@ class StepCost(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("graph_sizes must rise")
         if self.experts_ps and not 1 <= self.experts_per_token <= self.experts:
             raise ValueError("a step that reads experts needs 1 <= experts_per_token <= experts")
+        measured = [calls for calls, _ in self.decode_ps]
+        if measured != sorted(set(measured)):
+            raise ValueError("decode_ps must rise")
 
 
 class FrontEnd(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +90,12 @@ class FrontEnd(Struct, frozen=True, forbid_unknown_fields=True):
     prompt_token_ps: Count = 0
     first_token_ps: Count = 0
     end_ps: Count = 0
+    merged_chunks: tuple[Share, ...] = ()
+    """Share of chunks that carry 2, 3, ... tokens: those whose text is not whole yet come with the next."""
+
+    def __post_init__(self) -> None:
+        if sum(self.merged_chunks) >= 1:
+            raise ValueError("merged_chunks are shares of less than all chunks")
 
 
 class Template(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,6 +159,16 @@ class Speculative(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.acceptance_length > 1 + self.draft_tokens:
             raise ValueError("acceptance_length is at most 1 + draft_tokens")
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step that one decoding call takes."""
+        return 1 + self.draft_tokens
+
+    @property
+    def acceptance_milli(self) -> int:
+        """The acceptance length in thousandths, which is how exactly it is simulated."""
+        return round(1000 * self.acceptance_length)
 
 
 class FitError(Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,7 +238,13 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     def longest_call(self) -> int:
         """Most tokens, prompt + answer, of a call it can serve; the last token of an answer needs no KV."""
         blocks = self.kv_blocks
-        return self.max_model_len if blocks is None else min(self.max_model_len, blocks * self.block_tokens + 1)
+        if blocks is None:
+            return self.max_model_len
+        if self.state_groups:  # state pages, twice in the step that begins a block
+            blocks = max(blocks - 2 * self.state_groups, min(1, blocks - self.state_groups), 0)
+            if not blocks:
+                return 0
+        return min(self.max_model_len, blocks * self.block_tokens + 1)
 
 
 def names() -> list[str]:
@@ -220,15 +253,19 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Profile:
-    """A profile by name, or by the path of a YAML file. Raises ProfileError."""
+    """A profile by name, by the path of a YAML file, or computed: `roofline:MODEL@GPUxCOUNT`. Raises ProfileError."""
     import yaml
 
+    if name.startswith("roofline:"):
+        from workloom.engine import roofline
+
+        return roofline.profile(name)
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         near = nearest(name, names())
         raise ProfileError(
             f"there is no engine profile called {name}",
-            expected="a name from `workloom profiles`, or the path of a .yaml file",
+            expected="a name from `workloom profiles`, the path of a .yaml file, or roofline:MODEL@GPUxCOUNT",
             hint=f"did you mean {near}?" if near else "run `workloom profiles` to see them",
         )
     try:

@@ -9,7 +9,8 @@ from workloom.prefix import Key
 
 if TYPE_CHECKING:
     from workloom.engine.blocks import Run
-    from workloom.engine.prefix import Node
+    from workloom.engine.loading import Load, Saved
+    from workloom.engine.node import Node
 
 UNBOUNDED = 1 << 60
 
@@ -23,11 +24,21 @@ class Hold:
         self.run, self.end = run, end
 
 
+def parts(hold: Hold) -> list[Run]:
+    """The runs a hold is of: it was one, which may have been split since."""
+    runs = [hold.run]
+    while runs[-1].end < hold.end:
+        right = runs[-1].right
+        assert right is not None
+        runs.append(right)
+    return runs
+
+
 class Sequence:
     """A prompt on its way to an answer.
 
     `computed` tokens have their KV; `tokens` must have it before the next token of the answer can come. While a
-    sequence decodes, `computed` is not counted up step by step: it is the engine's step number + `lag`.
+    sequence decodes, `computed` is not counted up step by step: it is the scheduler's `ticks` + `lag`.
     """
 
     __slots__ = (
@@ -37,20 +48,26 @@ class Sequence:
         "computed",
         "cursor",
         "ends",
-        "finish_step",
+        "fetched",
+        "finish_tick",
         "generated",
         "hints",
         "holds",
         "ids",
         "lag",
+        "load",
         "order",
         "output_tokens",
+        "page",
         "preemptions",
         "prompt_tokens",
         "queued_ps",
+        "received",
         "registered",
+        "saved",
         "since",
         "spells",
+        "spent",
         "state",
     )
 
@@ -63,12 +80,14 @@ class Sequence:
         self.output_tokens = output_tokens
         self.generated = 0
         self.computed = 0
+        self.received = False
+        """Whether the KV of its prompt came from another engine and has no blocks yet."""
         self.lag = 0
         self.since = 0
         """The step that made the first token of the present decoding spell."""
         self.spells: list[tuple[int, int]] = []
         """Earlier decoding spells, as ranges of steps (a preemption ends one)."""
-        self.finish_step = -1
+        self.finish_tick = -1
         self.order = -1
         self.state = "front end"
         self.queued_ps = 0
@@ -78,7 +97,17 @@ class Sequence:
         self.cached_tokens: int | None = None
         self.preemptions = 0
         self.holds: list[Hold] = []
+        self.page: Run | None = None
+        """The state pages it computes on, or those it was hit at."""
+        self.spent: Run | None = None
+        """Those of the block before, held until the step that begins from them is over."""
         self.registered = 0
+        self.fetched: tuple[tuple[str, int], ...] = ()
+        """Of the tokens it hit when it was admitted last, those read from tiers, by name."""
+        self.load: Load | None = None
+        """Blocks of it that are on their way from a tier."""
+        self.saved: Saved | None = None
+        """What it had computed when it was preempted, kept in a tier."""
         self.cursor: tuple[int, Node, int, int]
 
     @property

@@ -17,12 +17,11 @@ from workloom.errors import BackendError
 from workloom.execute.secrets import known
 from workloom.execute.target import Live, Simulated
 from workloom.plan import Plan, document
-from workloom.records import ServerSample
 from workloom.store import Manifest, Run, RunWriter
 
 if TYPE_CHECKING:
     from workloom.drive.http import HttpOptions, Preflight
-    from workloom.engine.engine import Gauges
+    from workloom.engine.cluster import Cluster
 
 __all__ = ["Live", "Scenario", "Simulated", "execute", "preflight"]
 
@@ -60,7 +59,7 @@ def execute(
         costs: list[WorkerCost] = []
         notes: list[str] = []
         if isinstance(target, Simulated):
-            end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress))
+            end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress, notes))
         else:
             end, costs = _live(plan, target, path, writer, options, progress, notes)
         return writer.close(
@@ -94,40 +93,50 @@ def _skipped(progress: Progress) -> dict[str, float]:
 
 
 async def _simulate(
-    plan: Plan, target: Simulated, time: VirtualClock, writer: RunWriter, options: Options, progress: Progress
+    plan: Plan,
+    target: Simulated,
+    time: VirtualClock,
+    writer: RunWriter,
+    options: Options,
+    progress: Progress,
+    notes: list[str],
 ) -> End:
     from workloom.drive.simulated import SimulatedBackend
-    from workloom.engine.engine import Engine
+    from workloom.engine.cluster import Cluster, serving
+    from workloom.execute.sampling import Sampler
 
-    engine = Engine(target.profile, prefix_cache=target.prefix_cache)
-    _sample(engine.gauges(), 0, writer)
-
-    def sample(at_ns: int) -> None:
-        _sample(engine.gauges(), at_ns, writer)
+    fleet = target.whole
+    server = serving(fleet, prefix_cache=target.prefix_cache)
+    sampler = Sampler(server, time, writer)
+    sampler.look()
 
     def opened(start_ns: int, end_ns: int | None) -> None:
         for edge in {start_ns, end_ns} - {0, None}:
             assert edge is not None
             if edge >= time.now():
-                time.call_at(edge, sample, edge)
+                time.call_at(edge, sampler.look)
 
     try:
-        backend = SimulatedBackend(engine, time)
-        return await drive(plan, backend, time, writer, options, progress, opened=opened)
+        named = fleet.serving if fleet.models else None
+        backend = SimulatedBackend(
+            server, time, fleet.pools[0].profile, named, priorities=fleet.priorities, on_begin=sampler.wake
+        )
+        served = None if named is None else lambda agent, model, instance: fleet.serving(agent, model)
+        return await drive(plan, backend, time, writer, options, progress, served=served, opened=opened)
     finally:
-        _sample(engine.gauges(), time.now(), writer)
+        sampler.close()
+        if isinstance(server, Cluster):
+            notes.append(_cost(server, time.now()))
 
 
-def _sample(gauges: Gauges, at_ns: int, writer: RunWriter) -> None:
-    """The engine's own counters, by the names vLLM gives them."""
-    for name, value in (
-        ("vllm:prefix_cache_queries", gauges.queries_tokens),
-        ("vllm:prefix_cache_hits", gauges.hits_tokens),
-        ("vllm:num_preemptions", gauges.preemptions),
-        ("vllm:prompt_tokens", gauges.prompt_tokens),
-        ("vllm:generation_tokens", gauges.generated_tokens),
-    ):
-        writer.server(ServerSample(at_ns, name, float(value)))
+def _cost(cluster: Cluster, at_ns: int) -> str:
+    """What the fleet cost, pool by pool."""
+    pools = zip(cluster.fleet.pools, cluster.replica_s(at_ns), strict=True)
+    said = [
+        f"{pool.name or f'pool {number}'} {seconds:.1f} replica-seconds ({seconds * pool.profile.gpus:.1f} GPU-seconds)"
+        for number, (pool, seconds) in enumerate(pools)
+    ]
+    return f"fleet: {', '.join(said)}; {len(cluster.replicas)} replicas in all"
 
 
 # -- live
@@ -254,7 +263,9 @@ def _manifest(
     if scenario is not None:
         config["scenario"] = msgspec.to_builtins(scenario)
     if isinstance(target, Simulated):
-        config["engine"] = msgspec.to_builtins(target.profile)
+        config["engine"] = {**msgspec.to_builtins(target.profile), "gpus": target.whole.gpus}
+        if not target.whole.alone:
+            config["fleet"] = msgspec.to_builtins(target.whole)
         config["prefix_cache"] = target.prefix_cache
     else:
         config["server"] = {

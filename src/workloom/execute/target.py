@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from workloom.drive.targets import HttpOptions
+from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.profile import Profile
 
 if TYPE_CHECKING:
@@ -14,10 +15,27 @@ if TYPE_CHECKING:
 
 
 class Simulated(Struct, frozen=True):
-    """Run on the simulated engine, in virtual time."""
+    """Run on the simulated engine, or a fleet of them, in virtual time."""
 
     profile: Profile
     prefix_cache: bool = True
+    fleet: Fleet | None = None
+    """None: one replica of the profile. Else `profile` is that of its first pool."""
+
+    @classmethod
+    def of(cls, fleet: Fleet, prefix_cache: bool = True) -> Simulated:
+        """The target for a fleet."""
+        return cls(fleet.pools[0].profile, prefix_cache, fleet)
+
+    @property
+    def whole(self) -> Fleet:
+        """The fleet, also of one replica."""
+        return self.fleet or Fleet((Pool(self.profile),))
+
+    @property
+    def longest_call(self) -> int:
+        """Most tokens, prompt + answer, of a call that every pool can serve."""
+        return min(pool.profile.longest_call for pool in self.whole.pools)
 
 
 class Live(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from msgspec import Struct
 from workloom.clock import NS
 from workloom.drive.scrape.families import ADDED, FAMILIES, GAUGES, HISTOGRAMS, UP, family_of, find
 from workloom.metrics.frame import Window
-from workloom.metrics.samples import Growth, Level, Samples, Series, growth, heard, highest, quantile, rising
+from workloom.metrics.samples import HOLD_NS, Growth, Level, Samples, Series, growth, heard, highest, quantile, rising
 from workloom.metrics.stats import Floats
 
 
@@ -72,6 +72,8 @@ class Side:
         self.restarts: dict[Source, int] = {}
         self.heard_ns = heard(samples)
         self.up = {host: series for (name, host), series in samples.items() if name == UP}
+        self.hold_ns = HOLD_NS if self.up else max(HOLD_NS, window.end_ns)
+        """A simulated server is never away: it says what changes."""
         names: dict[Source, list[str]] = {}
         for (name, replica), series in samples.items():
             family = family_of(name)
@@ -106,7 +108,7 @@ class Side:
     def levels(self, figure: str) -> dict[Source, Level]:
         """A gauge by replica."""
         by = self.figures.get(figure, {})
-        return {source: Level(self.samples[names[0], source[1]]) for source, names in by.items()}
+        return {source: Level(self.samples[names[0], source[1]], self.hold_ns) for source, names in by.items()}
 
     def gauge(self, figure: str) -> Gauge:
         """A gauge over the window, replicas together."""

@@ -12,7 +12,9 @@ from aiohttp import web
 
 from workloom import clock
 from workloom.clock import RealClock
-from workloom.engine.engine import Engine
+from workloom.engine.cluster import serving
+from workloom.engine.fleet import Fleet, Pool
+from workloom.engine.hints import Hints
 from workloom.engine.profile import Profile
 from workloom.errors import Refused, UsageError
 from workloom.serve import asking
@@ -24,24 +26,29 @@ from workloom.serve.texts import MAX_BYTES, Texts
 from workloom.serve.wire import Form, Stream
 
 MAX_BODY_BYTES = 1 << 30
+SESSION_HEADERS = ("x-session-id", "x-session-affinity", "x-correlation-id")
+"""Where a session's key is looked for, in this order: routers with session affinity go by it."""
 _json = msgspec.json.encode
 
 
 class Server:
     """A server that listens. Use :func:`serve` to make one."""
 
-    def __init__(self, profile: Profile, model: str | None, prefix_cache: bool, text_bytes: int) -> None:
-        self.model = model or profile.model
-        self.any_model = model is None
+    def __init__(self, fleet: Fleet, model: str | None, prefix_cache: bool, text_bytes: int) -> None:
+        self.fleet = fleet
+        self.model = model or fleet.usual_model or fleet.pools[0].profile.model
+        self.any_model = model is None and not fleet.models
+        self._prefix_cache = prefix_cache
         self.clock = RealClock()
         self.texts = Texts(text_bytes)
         self.port = 0
         self.url = ""
         """Up to and with ``/v1``."""
-        self.pump = Pump(Engine(profile, prefix_cache=prefix_cache), self.clock)
+        engine = serving(fleet, prefix_cache=prefix_cache)
+        self.pump = Pump(engine, self.clock)
         books = Books()
         self.pump.ledgers.append(books)
-        self._page = Page(self.pump, books, self.model)
+        self._page = Page(self.pump, engine, books, self.model)
         self._recorder: Recorder | None = None
         self._served = 0
         self._runner = web.AppRunner(
@@ -69,8 +76,8 @@ class Server:
             site = web.TCPSite(self._runner, host_name, port, backlog=1024)
             await site.start()
             if record is not None:
-                engine = self.pump.engine
-                head = Head(1, engine.profile, engine.cache.enabled, self.clock.origin)
+                several = None if self.fleet.alone else self.fleet
+                head = Head(1, self.fleet.pools[0].profile, self._prefix_cache, self.clock.origin, several)
                 self._recorder = Recorder(record, head)
                 self.pump.ledgers.append(self._recorder)
         except OSError as fault:
@@ -103,7 +110,8 @@ class Server:
         return await self._answer(request, at_ns, asking.completion(body), chat=False)
 
     async def _answer(self, request: web.Request, at_ns: int, ask: Ask, chat: bool) -> web.StreamResponse:
-        call, form = self._submit(at_ns, ask, chat)
+        session = next((v for name in SESSION_HEADERS if (v := request.headers.get(name))), "")
+        call, form = self._submit(at_ns, ask, chat, session)
         try:
             if ask.stream:
                 return await self._stream(request, call, form, ask.usage_at_end)
@@ -113,15 +121,26 @@ class Server:
             self.pump.cancel(call)
             raise
 
-    def _submit(self, at_ns: int, ask: Ask, chat: bool) -> tuple[Call, Form]:
+    @property
+    def models(self) -> list[str]:
+        """The names it answers to."""
+        return self.fleet.models or [self.model]
+
+    def _profile(self, model: str) -> Profile:
+        """Of a model, the profile with the longest context."""
+        found = [self.fleet.pools[number].profile for number in self.fleet.of(model)]
+        return max(found, key=lambda profile: profile.max_model_len)
+
+    def _submit(self, at_ns: int, ask: Ask, chat: bool, session: str) -> tuple[Call, Form]:
         """Into the engine, without a pause since the stamp. Raises BadRequest."""
-        if ask.model is not None and ask.model != self.model and not self.any_model:
+        if ask.model is not None and ask.model not in self.models and not self.any_model:
             raise BadRequest(
-                f"The model `{ask.model}` does not exist; this is {self.model}.", status=404, param="model"
+                f"The model `{ask.model}` does not exist; this is {', '.join(self.models)}.", status=404, param="model"
             )
+        hints = Hints(model=(ask.model or self.model) if self.fleet.models else "", session=session)
         place = self.texts.prompt(ask.text)
         prompt_tokens = place.key.tokens
-        room = self.pump.engine.profile.max_model_len - prompt_tokens
+        room = self._profile(hints.model).max_model_len - prompt_tokens
         output_tokens = ask.max_tokens if ask.max_tokens is not None else max(1, min(ask.default_tokens, room))
         if output_tokens > room:  # before as many words are made
             raise BadRequest(
@@ -132,14 +151,14 @@ class Server:
         self._served += 1
         name = f"{'chatcmpl' if chat else 'cmpl'}-{self._served}"
         try:
-            call = self.pump.submit(name, at_ns, place.key, answer.number, output_tokens)
+            call = self.pump.submit(name, at_ns, place.key, answer.number, output_tokens, hints)
         except Refused as refused:
             said = [
                 refused.what,
                 *(f"{n} {v}" for n in ("expected", "found") if (v := getattr(refused, n)) is not None),
             ]
             raise BadRequest(", ".join(said)) from refused
-        return call, Form(chat, name, self.model, int(clock.host.wall()), answer.words, prompt_tokens)
+        return call, Form(chat, name, hints.model or self.model, int(clock.host.wall()), answer.words, prompt_tokens)
 
     async def _stream(self, request: web.Request, call: Call, form: Form, usage: bool) -> web.StreamResponse:
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
@@ -155,16 +174,20 @@ class Server:
     # -- about the server
 
     async def _models(self, request: web.Request) -> web.Response:
-        profile = self.pump.engine.profile
-        entry = {
-            "id": self.model,
-            "object": "model",
-            "created": int(clock.host.wall()),
-            "owned_by": "workloom",
-            "root": profile.model,
-            "max_model_len": profile.max_model_len,
-        }
-        return _json_response({"object": "list", "data": [entry]})
+        entries = []
+        for name in self.models:
+            profile = self._profile(name if self.fleet.models else "")
+            entries.append(
+                {
+                    "id": name,
+                    "object": "model",
+                    "created": int(clock.host.wall()),
+                    "owned_by": "workloom",
+                    "root": profile.model,
+                    "max_model_len": profile.max_model_len,
+                }
+            )
+        return _json_response({"object": "list", "data": entries})
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -180,7 +203,7 @@ class Server:
 
 
 async def serve(
-    profile: Profile,
+    fleet: Profile | Fleet,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -189,14 +212,21 @@ async def serve(
     record: Path | None = None,
     text_bytes: int = MAX_BYTES,
 ) -> Server:
-    """Serve a profile until the server is closed. Raises UsageError.
+    """Serve a fleet, or one replica of a profile, until the server is closed. Raises UsageError.
 
-    Under `model` as its name; with none it lists the profile's own model and answers to every name.
+    Under `model` as its name; with none it lists the profile's own model and answers to every name. A fleet whose
+    models have names answers to these.
     `record` is a new file for what is served; `text_bytes` bounds the memory of prompts and answers.
     """
     if not 0 <= port <= 65_535:
         raise UsageError("a port is a number from 0 to 65535", where="--port", found=port, hint="0 takes a free one")
-    server = Server(profile, model, prefix_cache, text_bytes)
+    if isinstance(fleet, Profile):
+        fleet = Fleet((Pool(fleet),))
+    if model is not None and fleet.models:
+        raise UsageError(
+            "the models of this fleet have names", where="--model", expected=", ".join(fleet.models), found=model
+        )
+    server = Server(fleet, model, prefix_cache, text_bytes)
     await server.start(host, port, record)
     return server
 

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from workloom.engine.engine import PS, Finished, Steps
+from workloom.engine.cluster import Cluster, UnderWay, engines
+from workloom.engine.engine import PS, Engine, Finished, Steps
 from workloom.serve.pump import Call, Pump
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -80,14 +81,14 @@ _HISTOGRAMS = {
 }
 
 
-class Books:
-    """What is counted per call, as calls end; a ledger of the pump."""
+class Book:
+    """What is counted per call of one replica, as calls end."""
 
     def __init__(self) -> None:
         self.histograms = {name: Histogram(bounds) for name, (_, bounds) in _HISTOGRAMS.items()}
         self.finished = dict.fromkeys(FINISHED, 0)
 
-    def __call__(self, call: Call, finished: Finished) -> None:
+    def add(self, call: Call, finished: Finished) -> None:
         done = finished.status == "done"
         self.finished["length" if done else "abort"] += 1
         self._tokens(finished.tokens)
@@ -121,12 +122,25 @@ class Books:
             before = steps
 
 
-class Page(Collector):
-    """The metrics page of one server, made when it is asked for."""
+class Books:
+    """The books of every replica, by name; a ledger of the pump."""
 
-    def __init__(self, pump: Pump, books: Books, model: str) -> None:
-        self._pump, self._books = pump, books
-        self._labels = {"model_name": model, "engine": "0"}
+    def __init__(self) -> None:
+        self._by: dict[str, Book] = {}
+
+    def __call__(self, call: Call, finished: Finished) -> None:
+        self.of(finished.replica).add(call, finished)
+
+    def of(self, replica: str) -> Book:
+        """Those of one replica."""
+        return self._by.setdefault(replica, Book())
+
+
+class Page(Collector):
+    """The metrics page of one server, made when it is asked for: every replica is an engine of its own on it."""
+
+    def __init__(self, pump: Pump, serving: Engine | Cluster, books: Books, model: str) -> None:
+        self._pump, self._serving, self._books, self._model = pump, serving, books, model
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -134,16 +148,48 @@ class Page(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        pump = self._pump
-        now = pump.stamp()
-        gauges = pump.engine.gauges()
-        told = {call.name: pump.engine.generated(call.name, now) for call in pump.calls.values()}
-        generated = gauges.generated_tokens + sum(told.values())
-        prompts = gauges.prompt_tokens + sum(c.prompt.tokens for c in pump.calls.values() if told[c.name])
+        families: dict[str, Metric] = {}
+        now = self._pump.stamp()
+        in_flight = self._in_flight(now)
+        for name, engine in engines(self._serving).items():
+            labels = {"model_name": self._model, "engine": name or "0"}
+            view = _View(labels, engine, in_flight.get(name, (0, 0)), self._books.of(name))
+            for family in view.families(now):
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples += family.samples
+        yield from families.values()
+
+    def _in_flight(self, now_ns: int) -> dict[str, tuple[int, int]]:
+        """By replica: tokens of the prompts that are computed, and of the answers made so far, of calls under way."""
+        found: dict[str, tuple[int, int]] = {}
+        serving = self._serving
+        for call in self._pump.calls.values():
+            if isinstance(serving, Cluster):
+                at = serving.under_way(call.name, now_ns)
+            else:
+                at = UnderWay("", True, serving.generated(call.name, now_ns))
+            if at is not None:
+                prompts, generated = found.get(at.replica, (0, 0))
+                prompts += call.prompt.tokens if at.prompt_here and at.generated_tokens else 0
+                found[at.replica] = prompts, generated + at.generated_tokens
+        return found
+
+
+class _View:
+    """One replica on the page."""
+
+    def __init__(self, labels: dict[str, str], engine: Engine, in_flight: tuple[int, int], book: Book) -> None:
+        self._labels, self._engine, self._in_flight, self._book = labels, engine, in_flight, book
+
+    def families(self, now_ns: int) -> Iterator[Metric]:
+        gauges = self._engine.gauges()[""]
+        prompts = gauges.prompt_tokens + self._in_flight[0]
+        generated = gauges.generated_tokens + self._in_flight[1]
         gauge, counter = self._gauge, self._counter
         yield gauge("num_requests_running", "Number of requests in model execution batches.", gauges.running)
         yield gauge("num_requests_waiting", "Number of requests waiting to be processed.", gauges.waiting)
-        yield gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", gauges.kv_usage)
+        yield gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", self._engine.kv_usage(now_ns))
         tokens = "in terms of number of"
         yield counter(
             "prefix_cache_queries", f"Prefix cache queries, {tokens} queried tokens.", {"": gauges.queries_tokens}
@@ -152,7 +198,13 @@ class Page(Collector):
         yield counter("num_preemptions", "Cumulative number of preemption from the engine.", {"": gauges.preemptions})
         yield counter("prompt_tokens", "Number of prefill tokens processed.", {"": prompts})
         yield counter("prompt_tokens_cached", "Number of cached prompt tokens.", {"": gauges.hits_tokens})
-        sources = {
+        tiers = self._engine.tiers
+        if tiers is not None:
+            about = "External prefix cache {}, in terms of number of {} tokens."
+            queries = {"": tiers.queries_tokens}
+            yield counter("external_prefix_cache_queries", about.format("queries", "queried"), queries)
+            yield counter("external_prefix_cache_hits", about.format("hits", "cached"), {"": tiers.hits_tokens})
+        sources = {  # hits in tiers are counted at admission, these at the end: taken apart, one would fall at times
             "local_compute": gauges.prompt_tokens - gauges.hits_tokens,
             "local_cache_hit": gauges.hits_tokens,
             "external_kv_transfer": 0,
@@ -162,11 +214,11 @@ class Page(Collector):
         yield counter(
             "request_success",
             "Count of successfully processed requests.",
-            self._books.finished,
+            self._book.finished,
             label="finished_reason",
         )
         for name, (about, _) in _HISTOGRAMS.items():
-            histogram = self._books.histograms[name]
+            histogram = self._book.histograms[name]
             family = HistogramMetricFamily(f"vllm:{name}", about, labels=list(self._labels))
             family.add_metric(list(self._labels.values()), histogram.cumulative(), histogram.sum)
             yield family
@@ -185,13 +237,12 @@ class Page(Collector):
         return family
 
     def _config(self) -> Metric:
-        engine = self._pump.engine
-        profile = engine.profile
+        engine, profile = self._engine, self._engine.profile
         blocks = "None" if engine.queue.infinite else str(engine.queue.blocks)
         labels = {
             "block_size": str(profile.block_tokens),
             "enable_prefix_caching": str(engine.cache.enabled),
-            "engine": "0",
+            "engine": self._labels["engine"],
             "num_gpu_blocks": blocks,
             "num_cpu_blocks": "None",
         }

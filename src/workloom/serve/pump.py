@@ -1,4 +1,4 @@
-"""The engine on a real clock.
+"""The engine, or a cluster of them, on a real clock.
 
     arrival -> stamp -> submit        sleep to the next boundary -> advance -> tokens to streams, ends to futures
 
@@ -16,7 +16,9 @@ import asyncio
 from typing import Protocol
 
 from workloom.clock import RealClock, Timer
-from workloom.engine.engine import Engine, Finished
+from workloom.engine.engine import Finished
+from workloom.engine.hints import NO_HINTS, Hints
+from workloom.engine.serving import Serving
 from workloom.prefix import Key
 
 
@@ -40,6 +42,7 @@ class Call:
         "arrival_ns",
         "cancelled_ns",
         "done",
+        "hints",
         "listener",
         "name",
         "output_tokens",
@@ -48,9 +51,11 @@ class Call:
         "written_ns",
     )
 
-    def __init__(self, name: str, arrival_ns: int, prompt: Key, answer: int, output_tokens: int) -> None:
+    def __init__(
+        self, name: str, arrival_ns: int, prompt: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS
+    ) -> None:
         self.name, self.arrival_ns, self.prompt = name, arrival_ns, prompt
-        self.answer, self.output_tokens = answer, output_tokens
+        self.answer, self.output_tokens, self.hints = answer, output_tokens, hints
         self.cancelled_ns: int | None = None
         self.listener: Listener | None = None
         self.told = 0
@@ -66,9 +71,9 @@ class Ledger(Protocol):
 
 
 class Pump:
-    """Pumps one engine. All methods are called from its loop."""
+    """Pumps what serves. All methods are called from its loop."""
 
-    def __init__(self, engine: Engine, clock: RealClock) -> None:
+    def __init__(self, engine: Serving, clock: RealClock) -> None:
         self.engine = engine
         self.clock = clock
         self.calls: dict[str, Call] = {}
@@ -91,10 +96,12 @@ class Pump:
         self._latest = max(now, self._latest + 1)
         return self._latest
 
-    def submit(self, name: str, at_ns: int, prompt: Key, answer: int, output_tokens: int) -> Call:
+    def submit(
+        self, name: str, at_ns: int, prompt: Key, answer: int, output_tokens: int, hints: Hints = NO_HINTS
+    ) -> Call:
         """Hand a call that arrived at a stamp to the engine; raises Refused. Stamps are used in the order given."""
-        self.engine.submit(at_ns, name, prompt, answer, output_tokens)
-        call = self.calls[name] = Call(name, at_ns, prompt, answer, output_tokens)
+        self.engine.submit(at_ns, name, prompt, answer, output_tokens, hints)
+        call = self.calls[name] = Call(name, at_ns, prompt, answer, output_tokens, hints)
         self._look_soon()
         return call
 

@@ -14,20 +14,35 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from workloom.engine.engine import PS, Engine, Finished
+from workloom.engine.cluster import serving
+from workloom.engine.engine import PS, Finished
+from workloom.engine.fleet import Fleet, Pool
+from workloom.engine.hints import NO_HINTS, Hints
 from workloom.engine.profile import Profile
 from workloom.errors import UsageError
 from workloom.prefix import Key
 from workloom.serve.pump import Call
 
+End = tuple[str, str, int, int, int, int, str]
+"""Call, how it ended, when, output tokens, cached tokens, preemptions, replica."""
+
 
 class Head(Struct, frozen=True):
-    """Which engine served. `clock_origin_ns`: what the machine's monotonic counter showed at instant 0."""
+    """Which engine served. `clock_origin_ns`: what the machine's monotonic counter showed at instant 0.
+
+    `profile` is that of the first pool of `fleet`, or of the one replica there was.
+    """
 
     workloom_serve: int
     profile: Profile
     prefix_cache: bool
     clock_origin_ns: int
+    fleet: Fleet | None = None
+
+    @property
+    def whole(self) -> Fleet:
+        """The fleet, also of one replica."""
+        return self.fleet or Fleet((Pool(self.profile),))
 
 
 class Row(Struct, frozen=True):
@@ -47,11 +62,15 @@ class Row(Struct, frozen=True):
     preemptions: int
     written_ns: list[int]
     """Empty for calls that were not streamed."""
+    hints: Hints = NO_HINTS
+    replica: str = ""
+    """Who of a cluster answered it."""
 
     @property
-    def end(self) -> tuple[str, str, int, int, int, int]:
+    def end(self) -> End:
         """What a replay must give again."""
-        return self.name, self.finish, self.done_ns, self.output_tokens, self.cached_tokens, self.preemptions
+        counts = self.output_tokens, self.cached_tokens, self.preemptions
+        return self.name, self.finish, self.done_ns, *counts, self.replica
 
 
 def row(call: Call, finished: Finished) -> Row:
@@ -70,6 +89,8 @@ def row(call: Call, finished: Finished) -> Row:
         cached_tokens=finished.cached_tokens,
         preemptions=finished.preemptions,
         written_ns=call.written_ns,
+        hints=call.hints,
+        replica=finished.replica,
     )
 
 
@@ -122,8 +143,8 @@ def read(path: Path) -> tuple[Head, list[Row]]:
 
 
 def replay(head: Head, rows: list[Row]) -> list[Finished]:
-    """What an engine makes of the same calls at the same instants, in the order of their ends."""
-    engine = Engine(head.profile, prefix_cache=head.prefix_cache)
+    """What the same fleet makes of the same calls at the same instants, in the order of their ends."""
+    engine = serving(head.whole, prefix_cache=head.prefix_cache)
     events = [(row.arrival_ns, row, False) for row in rows]
     events += [(row.cancelled_ns, row, True) for row in rows if row.cancelled_ns is not None]
     finished: list[Finished] = []
@@ -131,14 +152,14 @@ def replay(head: Head, rows: list[Row]) -> list[Finished]:
         if cancel:
             engine.cancel(at_ns, row.name)
         else:
-            engine.submit(at_ns, row.name, Key(row.ids, row.ends), row.answer, row.asked_tokens)
+            engine.submit(at_ns, row.name, Key(row.ids, row.ends), row.answer, row.asked_tokens, row.hints)
         finished += engine.advance(at_ns)
     while (next_ns := engine.next_ns()) is not None:
         finished += engine.advance(next_ns)
     return finished
 
 
-def end(finished: Finished) -> tuple[str, str, int, int, int, int]:
+def end(finished: Finished) -> End:
     """As :attr:`Row.end`."""
     finish = "length" if finished.status == "done" else "abort"
     return (
@@ -148,6 +169,7 @@ def end(finished: Finished) -> tuple[str, str, int, int, int, int]:
         finished.output_tokens,
         finished.cached_tokens,
         finished.preemptions,
+        finished.replica,
     )
 
 

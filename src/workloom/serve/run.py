@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from workloom.clock import RealClock, run_real
+from workloom.engine.fleet import Fleet
 from workloom.engine.profile import Profile
 from workloom.quiet import quiet
 from workloom.serve.app import serve
@@ -14,7 +15,7 @@ from workloom.serve.texts import MAX_BYTES
 
 
 def run(
-    profile: Profile,
+    fleet: Profile | Fleet,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -27,7 +28,7 @@ def run(
 
     async def main(clock: RealClock) -> None:
         server = await serve(
-            profile,
+            fleet,
             host=host,
             port=port,
             model=model,
@@ -42,7 +43,7 @@ def run(
             loop.add_signal_handler(number, stop.set)
         try:
             with quiet():
-                print(f"{profile.name} at {server.url} as model {server.model}", flush=True)
+                print(f"{_say(server.fleet)} at {server.url} as model {', '.join(server.models)}", flush=True)
                 await stop.wait()
         finally:
             for number in ends:
@@ -50,3 +51,14 @@ def run(
             await server.close()
 
     run_real(main)
+
+
+def _say(fleet: Fleet) -> str:
+    """What serves, in a few words."""
+    if fleet.alone:
+        return fleet.pools[0].profile.name
+    pools = (f"{pool.replicas} x {pool.profile.name}{_ROLES[pool.role]}" for pool in fleet.pools)
+    return f"{', '.join(pools)} behind {fleet.router}"
+
+
+_ROLES = {"both": "", "prefill": " (prefill)", "decode": " (decode)"}
