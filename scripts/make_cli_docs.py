@@ -14,7 +14,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 COMMANDS = (
     *("run", "plan", "serve", "check", "selftest", "show", "agentx", "trie", "inspect", "characterize", "fit", "synth"),
     *("fidelity", "workloads", "schema"),
-    *("import", "anonymize", "export", "profiles"),
+    *("import", "anonymize", "export", "profiles", "calibrate"),
 )
 
 

@@ -81,7 +81,7 @@ class LoadOptions:
     per: Literal["session", "request"] = "session"
     "What --rate counts."
     arrival: str = "poisson"
-    "Gaps of the open loop: poisson, constant or gamma:CV."
+    "Gaps of the open loop: poisson, poisson:clip=MEANS (no gap is longer), constant or gamma:CV."
     replay: Annotated[bool, Parameter(negative="")] = False
     "Start sessions when they were recorded to."
     time_scale: float = 1.0

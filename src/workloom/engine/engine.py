@@ -442,6 +442,7 @@ class Engine:
             assert scheduler.loads is not None and scheduler.loads.calls, "nothing can run, and nothing is on its way"
             self._stalled, self._now = True, start
             return None
+        self._stalled = False
         launch, first, slope, steps = self._cost.times(batch, ahead=self._ahead, early_ps=early)
         leap = Leap(batch, start, launch, first, slope, steps if self._leaping else 1)
         if self._arriving:
