@@ -36,7 +36,7 @@ class Logged(Engine):
 class Clustered:
     """A cluster behind the interface that worlds are played on."""
 
-    def __init__(self, fleet: Fleet, *, leap: bool = True, looks: bool = False) -> None:
+    def __init__(self, fleet: Fleet, *, leap: bool = True, looks: bool = False, cluster: Cluster | None = None) -> None:
         self.engines: dict[str, Logged] = {}
         self.looks = looks
         self.ended: list[Finished] = []
@@ -45,7 +45,7 @@ class Clustered:
             self.engines[name] = Logged(server, leap=leap)
             return self.engines[name]
 
-        self.cluster = Cluster(fleet, engines=make)
+        self.cluster = cluster or Cluster(fleet, engines=make)
 
     def submit(self, at_ns: int, call: str, prompt: Key, answer: int, output: int, hints: Hints = NO_HINTS) -> None:
         if self.looks:

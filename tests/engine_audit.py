@@ -3,7 +3,7 @@
 It hears the engine's events (`Engine(..., listener=audit.hear)`) and knows the profile and what was submitted. From
 these it derives when each step must have ended, who held how many blocks, what each admission must have found, and when
 every token reached its client; `Audit.check` compares with what the engine reported. It does not decide who runs: the
-reference model (tests/reference) does. It has no use for speculation and swapping, and refuses them.
+reference model (tests/reference) does. Calls that wait for memory tiers have books of their own (tests/audit_loads.py).
 
 What an admission finds is known exactly where eviction is in plain order (no states, time to live, pins or tiers,
 copies kept, the newest preempted). Otherwise the longest prefix ever computed is its bound, and its value until the
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from audit_loads import Between, LoadBooks, Saved
 from reference.call import Step
 from reference.cost import launch_ps, step_ps
 
@@ -48,13 +49,25 @@ class Audited:
     blocks: list[int] = field(default_factory=list)
     registered: int = 0
     cached: int | None = None
+    fetched: int = 0
+    """Of `cached`, tokens read from tiers."""
+    ready: Between | None = None
+    """It loads: it has a seat and blocks, and computes nothing before what it reads is there, that is then."""
+    saved: Saved | None = None
+    """What was kept of it when it was preempted."""
     admitted_ps: int | None = None
+    """When the first step that computed anything of it began."""
     preemptions: int = 0
     ended: Ended | None = None
 
     @property
+    def computes(self) -> bool:
+        """It has blocks and waits for none."""
+        return self.running and self.ready is None
+
+    @property
     def decoding(self) -> bool:
-        return self.running and not self.fresh and self.computed >= self.goal
+        return self.computes and not self.fresh and self.computed >= self.goal
 
 
 class Blocks:
@@ -104,7 +117,6 @@ class Audit:
     """The books of one engine."""
 
     def __init__(self, profile: Profile, *, prefix_cache: bool = True) -> None:
-        assert profile.speculative is None and profile.preemption == "recompute", "not audited"
         self.profile = profile
         self.prefix_cache = prefix_cache
         self.size = profile.block_tokens
@@ -128,8 +140,15 @@ class Audit:
         self._waiting: list[Audited] = []
         self._decided: list[Admitted | Preempted] = []
         """What was told of the step that is about to run."""
-        self._made: list[Audited] = []
-        """Calls with a token of the last step that may be held back."""
+        self._ended_meanwhile: list[Ended] = []
+        """Calls that were preempted for that step and cancelled while it ran."""
+        self._made: list[tuple[Audited, int]] = []
+        """Calls with so many tokens of the last step that may be held back."""
+        self._loads = LoadBooks(profile)
+        self._owed_milli = 0
+        speculative = profile.speculative
+        self._draft = 1 if speculative is None else speculative.step_tokens
+        """Tokens of a step that a decoding call takes."""
         self._interned: dict[tuple[int | None, tuple[tuple[int, int, int], ...]], int] = {}
 
     # -- what goes in
@@ -168,16 +187,23 @@ class Audit:
     # -- a leap
 
     def _run(self, ran: Ran) -> None:
-        idle = self._begins_idle()
-        assert ran.start_ps >= self.now_ps, "steps do not overlap"
-        assert idle or ran.start_ps == self.now_ps, "with work a step begins where the last one ended"
+        self._take_earlier(ran.start_ps)
+        idle = self._begins_idle(ran.start_ps)
         self._come(None if idle or not ran.prefills else ran.start_ps + ran.launch_ps)
+        self._join(ran.start_ps if idle else self._decided_ps, ran)
         chunks = {call: (tokens, before) for call, tokens, before in ran.prefills}
         self._take_decisions(ran, chunks)
+        ended, self._ended_meanwhile = self._ended_meanwhile, []
+        for event in ended:
+            self._end(event)
         prefills = [(self.calls[name], *chunk) for name, chunk in chunks.items()]
         decoding = [] if ran.paused else [call for call in self._running if call.decoding]
         self._check_limits(ran, prefills, decoding)
-        ends = [call for call, n, before in prefills if before + ran.steps * n == call.goal]
+        self._check_accepted(ran, decoding)
+        for call, _, _ in prefills:
+            if call.admitted_ps is None:
+                call.admitted_ps = ran.start_ps
+        made = [(call, ran.tokens) for call in decoding]
         if ran.prefills and self.profile.async_scheduling:
             behind = self.launched_ps if self._was_prefill and not idle else None
             for i in range(ran.steps):
@@ -186,7 +212,7 @@ class Audit:
                 self._check_step(ran, i, prefills, decoding, behind)
                 self.now_ps = ran.start_ps + ran.first_ps * (i + 1) + ran.slope_ps * (i * (i + 1) // 2)
                 behind = self.launched_ps
-                self._made = decoding
+                self._made = list(made)
         else:
             # A maximum of lines is convex in i: on a line at both ends and next to one, it is that line.
             for i in sorted({0, 1, ran.steps - 1} & set(range(ran.steps))):
@@ -195,14 +221,14 @@ class Audit:
                 if i:
                     self._come(None)
                 self.now_ps = ran.start_ps + ran.first_ps * (i + 1) + ran.slope_ps * (i * (i + 1) // 2)
-                self._made = decoding
-        self._made = [*decoding, *ends]
+                self._made = list(made)
+        self._made += [(call, 1) for call, n, before in prefills if before + ran.steps * n == call.goal]
         if not self.profile.async_scheduling:
             self._come(None)
         assert ran.first_step == self.steps, "steps are counted"
-        self.steps += ran.steps
+        self.steps += ran.steps * ran.tokens
         self._was_prefill = bool(ran.prefills)
-        self._count(ran.steps, prefills, decoding)
+        self._count(ran, prefills, decoding)
 
     def _check_step(
         self, ran: Ran, i: int, prefills: list[tuple[Audited, int, int]], decoding: list[Audited], behind: int | None
@@ -218,67 +244,149 @@ class Audit:
 
     def _duration(self, step: Step, behind: int | None) -> int:
         """By the form. `behind`: when the CPU had launched the step with prefill before this one."""
-        takes = launch_ps(self.profile.step, step)
+        cost, speculative = self.profile.step, self.profile.speculative
+        takes = launch_ps(cost, step, speculative)
         begins = step.start_ps if behind is None else behind
         self.launched_ps = max(step.start_ps, begins + takes)
-        return step_ps(self.profile.step, step, self.launched_ps - step.start_ps)
+        return step_ps(cost, step, self.launched_ps - step.start_ps, speculative)
 
-    def _begins_idle(self) -> bool:
+    @property
+    def _decided_ps(self) -> int:
+        """Who is there by then may be in the step that begins where the last one ended."""
+        return min(self.launched_ps, self.now_ps) if self.profile.async_scheduling else self.now_ps
+
+    def _begins_idle(self, start_ps: int) -> bool:
         """Whether nobody that could have been in the step decided ahead, or at the last boundary, was there."""
-        if self._running:
-            return False
-        until = min(self.launched_ps, self.now_ps) if self.profile.async_scheduling else self.now_ps
-        return all(call.leaves_ps >= until for call in self._waiting)
+        until = self._decided_ps
+        busy = any(self._may_compute(call, until) for call in self._running)
+        assert start_ps >= self.now_ps, "steps do not overlap"
+        assert start_ps == self.now_ps or not busy, "with work a step begins where the last one ended"
+        waits = any(call.leaves_ps < until for call in self._waiting)
+        if start_ps > self.now_ps:
+            assert self.profile.tiers or not waits, "nobody waits while nothing runs"
+            return True
+        return not busy and not waits
+
+    def _may_compute(self, call: Audited, by_ps: int) -> bool:
+        return call.ready is None or (call.ready.end is not None and call.ready.end <= by_ps)
 
     def _check_limits(self, ran: Ran, prefills: list[tuple[Audited, int, int]], decoding: list[Audited]) -> None:
         profile = self.profile
-        assert (ran.decodes, ran.tokens) == (len(decoding), 1), "everybody decodes, or nobody"
+        assert ran.decodes == len(decoding), "everybody decodes, or nobody"
         assert ran.context_tokens == sum(call.computed + 1 for call in decoding) or not decoding
         for call, tokens, before in prefills:
-            assert call.running and before == call.computed, "a prefill goes on where it was"
+            assert call.computes and before == call.computed, "a prefill goes on where it was"
             assert 0 < tokens * ran.steps <= call.goal - before
         new = sum(tokens for _, tokens, _ in prefills)
-        assert new + len(decoding) <= profile.max_batched_tokens or not new
+        assert new + len(decoding) * self._draft <= profile.max_batched_tokens or not new
         assert new <= (profile.max_prefill_tokens or new)
         assert len(self._running) <= profile.max_num_seqs
-        assert ran.admitted <= sum(call.fresh for call, _, _ in prefills)
+        assert ran.admitted + ran.joined == sum(call.fresh for call, _, _ in prefills), "launched as new"
+
+    def _check_accepted(self, ran: Ran, decoding: list[Audited]) -> None:
+        """A step with prefill gives decoding calls what speculation has earned them so far, in whole tokens."""
+        speculative = self.profile.speculative
+        if speculative is None or not (ran.prefills and decoding) or speculative.acceptance_milli == 1000:
+            assert ran.tokens == 1
+            return
+        assert ran.steps == 1
+        self._owed_milli += speculative.acceptance_milli
+        lacks = min(call.outputs - call.made for call in decoding)
+        most = max(1, min(self._owed_milli // 1000, lacks))
+        bound = self.profile.state_groups or self.profile.kv_tokens is not None
+        assert 1 <= ran.tokens <= most and (bound or ran.tokens == most), "as many as are owed"
+        self._owed_milli -= 1000 * ran.tokens
+
+    # -- who runs
+
+    def _take_earlier(self, before_ps: int) -> None:
+        """Decisions at instants when nothing could run: calls were only sent to load."""
+        while self._decided and self._decided[0].at_ps < before_ps:
+            at_ps = self._decided[0].at_ps
+            now, later = [], []
+            for event in self._decided:
+                (now if event.at_ps == at_ps else later).append(event)
+            self._decided = later
+            assert self.profile.tiers, "decisions are a step's"
+            assert at_ps >= self.now_ps and not any(call.computes for call in self._running)
+            self._join(at_ps, None)
+            for one in now:
+                assert isinstance(one, Admitted)
+                self._admit(one, 0)
+
+    def _join(self, by_ps: int, ran: Ran | None) -> None:
+        """Calls whose load is over by then go on. Where that is an interval, the step that follows says who did."""
+        loading = [call for call in self._running if call.ready is not None]
+        if not loading:
+            return
+        seen = set() if ran is None else {name for name, _, _ in ran.prefills}
+        back = [call for call in loading if call.saved is not None and call.saved.decoding]
+        lacking = 0 if ran is None or ran.paused else ran.decodes - sum(call.decoding for call in self._running)
+        goes_on = {id(call) for call in back[: max(0, lacking)]}  # a link is first come, first served
+        for call in loading:
+            assert call.ready is not None
+            over = call.ready.end is not None and call.ready.end <= by_ps
+            if over or call.name in seen or id(call) in goes_on:
+                assert call.ready.begin <= by_ps, "nobody goes on before its blocks have come"
+                self._go_on(call)
+
+    def _go_on(self, call: Audited) -> None:
+        saved, call.saved, call.ready = call.saved, None, None
+        self._loads.give_back(saved)
+        self._running.remove(call)
+        self._running.append(call)
+        if saved is not None:
+            call.registered = 0
+            self._note_blocks(call, saved.computed)
+            call.fresh = not saved.decoding
+            call.goal = saved.computed if saved.decoding else call.goal
 
     def _take_decisions(self, ran: Ran, chunks: dict[str, tuple[int, int]]) -> None:
         """In the order in which blocks change hands: preemptions, growth of who runs, admissions."""
         for event in self._decided:
-            assert event.at_ps == ran.start_ps or self.profile.tiers, "decisions are a step's"
+            assert event.at_ps == ran.start_ps, "decisions are a step's"
             if isinstance(event, Preempted):
-                call = self.calls[event.call]
-                assert call.running
-                self._let_go(call)
-                call.preemptions += 1
-                self._waiting.append(call)
+                self._preempt(event)
         for call in self._running:
-            self._grow(call, call.computed + (1 if call.decoding else chunks.get(call.name, (0, 0))[0]))
+            if call.computes:
+                self._grow(call, call.computed + (1 if call.decoding else chunks.get(call.name, (0, 0))[0]))
         for event in self._decided:
             if isinstance(event, Admitted):
                 self._admit(event, chunks.get(event.call, (0, 0))[0])
         self._decided = []
 
+    def _preempt(self, event: Preempted) -> None:
+        call = self.calls[event.call]
+        assert call.running
+        if call.ready is None and self.profile.preemption == "swap":
+            call.saved = self._loads.save(event.at_ps, call.computed, decoding=call.decoding)
+        self._let_go(call)
+        call.preemptions += 1
+        self._waiting.append(call)
+
     def _admit(self, event: Admitted, tokens: int) -> None:
+        """`tokens`: of its first chunk; none if it has to load first."""
         call = self.calls[event.call]
         assert call.queued and not call.running and call.ended is None
-        if self.profile.policy == "fcfs" and not call.preemptions:
+        if self.profile.policy == "fcfs" and not call.preemptions and not self.profile.tiers:
             first = next(waiting for waiting in self._waiting if not waiting.preemptions)
             assert call is first, "first come, first served"
         self._waiting.remove(call)
         call.running = call.fresh = True
         self._running.append(call)
         call.goal = call.prompt.tokens + call.made
-        known = self._known(call)
-        assert event.cached_tokens <= known * self.size, "no more can be found than was ever computed"
-        if self.exact:
-            assert event.cached_tokens == known * self.size, "what is there is found"
-        elif not (self.evicted or self.profile.retention.ttl_ps):
-            assert event.cached_tokens == known * self.size, "nothing is lost without eviction or expiry"
+        fetched = sum(count for _, count in event.fetched)
+        if call.saved is not None:
+            assert event.cached_tokens == call.saved.computed and not fetched, "it has what it had, of no other tier"
+        else:
+            self._check_hit(call, event)
         call.computed = event.cached_tokens
         if call.cached is None:
-            call.cached, call.admitted_ps = event.cached_tokens, event.at_ps
+            call.cached, call.fetched = event.cached_tokens, fetched
+        if not tokens:
+            self._load(event, call)
+        elif fetched:
+            assert any(tier.prefetch for tier in self.profile.tiers), "what is read takes its time"
         call.registered = event.cached_tokens // self.size
         if self.exact:
             found = [self.blocks.find(self._name(call, index)) for index in range(call.registered)]
@@ -286,6 +394,24 @@ class Audit:
             for block in call.blocks:
                 self.blocks.use(block)
         self._grow(call, call.computed + tokens)
+
+    def _check_hit(self, call: Audited, event: Admitted) -> None:
+        known = self._known(call)
+        assert sum(count for _, count in event.fetched) <= event.cached_tokens
+        assert event.cached_tokens <= known * self.size, "no more can be found than was ever computed"
+        if self.exact:
+            assert event.cached_tokens == known * self.size, "what is there is found"
+        elif not (self.evicted or self.profile.retention.ttl_ps):
+            assert event.cached_tokens == known * self.size, "nothing is lost without eviction or expiry"
+            assert not event.fetched, "what is on the GPU is not read"
+
+    def _load(self, event: Admitted, call: Audited) -> None:
+        assert self.profile.tiers, "who is admitted computes"
+        if call.saved is None:
+            assert event.fetched or (self.profile.state_groups and event.cached_tokens), "it waits for something"
+            call.ready = self._loads.asked(event.at_ps, event.fetched)
+        else:
+            call.ready = self._loads.read_back(event.at_ps, call.saved, self._known(call))
 
     def _known(self, call: Audited) -> int:
         """Blocks of a call that can be found: now, where that is known exactly, else that ever could be."""
@@ -302,18 +428,19 @@ class Audit:
         if self.exact:
             call.blocks += [self.blocks.take() for _ in range(-(-tokens // self.size) - len(call.blocks))]
 
-    def _count(self, steps: int, prefills: list[tuple[Audited, int, int]], decoding: list[Audited]) -> None:
+    def _count(self, ran: Ran, prefills: list[tuple[Audited, int, int]], decoding: list[Audited]) -> None:
         """All steps of a leap are over."""
+        counted = ran.steps * ran.tokens
         for call in decoding:
-            self._compute(call, call.computed + steps, edges=True)
-            call.made += steps
+            self._compute(call, call.computed + counted, edges=ran.tokens == 1)
+            call.made += counted
         for call, tokens, before in prefills:
             call.fresh = False
-            for i in range(steps):
+            for i in range(ran.steps):
                 self._compute(call, before + (i + 1) * tokens, edges=False)
             if call.computed == call.goal:
                 call.made += 1
-        self.generated += steps * len(decoding) + sum(call.computed == call.goal for call, _, _ in prefills)
+        self.generated += counted * len(decoding) + sum(call.computed == call.goal for call, _, _ in prefills)
         if self.exact and self.blocks.total is not None:
             used = {block for call in self._running for block in call.blocks}
             assert not used & self.blocks.free.keys() and len(used) + len(self.blocks.free) == self.blocks.total
@@ -324,6 +451,11 @@ class Audit:
         """It has so many tokens computed; `edges`: a step ended after every one of them."""
         self._grow(call, tokens)
         before, call.computed = call.computed, tokens
+        assert tokens > before
+        self._note_blocks(call, tokens, edges=edges)
+
+    def _note_blocks(self, call: Audited, tokens: int, *, edges: bool = False) -> None:
+        """Its full blocks among so many tokens can be found."""
         if not self.prefix_cache:
             return
         for index in range(call.registered, tokens // self.size):
@@ -334,29 +466,39 @@ class Audit:
             if self.exact:
                 self.blocks.name(call.blocks[index], name)
         call.registered = max(call.registered, tokens // self.size)
-        assert tokens > before
 
     def _come(self, at_ps: int | None) -> None:
         """The tokens of the last step come: at its end, or when the launch of the next one is over."""
-        for call in self._made:
-            call.came_ps.append(self.now_ps if at_ps is None or not self.profile.async_scheduling else at_ps)
+        for call, tokens in self._made:
+            came_ps = self.now_ps if at_ps is None or not self.profile.async_scheduling else at_ps
+            call.came_ps += [came_ps] * tokens
         self._made = []
 
     # -- the end
 
     def _end(self, event: Ended) -> None:
         call = self.calls[event.call]
+        decided = [type(each) for each in self._decided if each.call == call.name]
+        if Preempted in decided:  # for the step under way, of which is told when it is over
+            self._ended_meanwhile.append(event)
+            return
+        if Admitted in decided:
+            self._take_earlier(event.at_ps + 1)
         assert call.ended is None, "a call ends once"
         assert event.output_tokens == call.made
         call.ended = event
         if call.running:
-            assert event.at_ps == self.now_ps, "a call that ran ends where a step does"
+            at_once = call.ready is not None and event.at_ps > self.now_ps
+            assert event.at_ps == self.now_ps or at_once, "a call that ran ends where a step does"
             self._let_go(call)
         elif call in self._waiting:
             self._waiting.remove(call)
+        self._loads.give_back(call.saved)
+        call.saved = None
 
     def _let_go(self, call: Audited) -> None:
         call.running = call.fresh = False
+        call.ready = None
         self._running.remove(call)
         self.blocks.let_go(call.blocks)
         call.blocks, call.registered, call.computed = [], 0, 0
@@ -375,6 +517,14 @@ class Audit:
         assert gauges.prompt_tokens == sum(call.prompt.tokens for call in calls)
         assert gauges.hits_tokens == sum(call.cached or 0 for call in calls)
         assert gauges.generated_tokens == sum(call.made for call in calls), "tokens in = tokens out"
+        if self.profile.tiers:
+            hit = [call for call in calls if call.cached is not None]
+            assert gauges.external_hits_tokens == sum(call.fetched for call in hit)
+            lacked = sum(call.prompt.tokens - (call.cached or 0) + call.fetched for call in hit)
+            assert gauges.external_queries_tokens == lacked
+            if not self._loads.guessed and not self.profile.state_groups:
+                assert gauges.read_bytes == self._loads.read_pages * self._loads.page_bytes
+            assert not self._loads.lent
         if self.exact:
             assert self.evicted == self.blocks.evicted
 
@@ -387,7 +537,7 @@ class Audit:
             call.preemptions,
         )
         assert end.queued_ns == ns(call.leaves_ps)
-        assert end.admitted_ns == (None if call.admitted_ps is None else ns(call.admitted_ps)) or self.profile.tiers
+        assert end.admitted_ns == (None if call.admitted_ps is None else ns(call.admitted_ps))
         times = [steps.at(i) for steps in end.tokens for i in range(steps.length)]
         came = list(call.came_ps)
         assert times[1:] == came[1:] and len(times) == len(came)

@@ -19,7 +19,7 @@ from workloom.engine.check import check
 from workloom.engine.engine import Engine
 from workloom.engine.hints import NO_HINTS, Hints
 from workloom.engine.prefix import Node as TreeNode
-from workloom.engine.profile import FitError, FrontEnd, Profile, Retention, StepCost, Tier
+from workloom.engine.profile import FitError, FrontEnd, Profile, Retention, Speculative, StepCost, Tier
 from workloom.prefix import Key
 
 NO_ERROR = FitError(prefill_max=0.0, decode_max=0.0, mixed_max=None, mean=0.0, points=0)
@@ -258,7 +258,8 @@ def _tokens(node: TreeNode, end: int) -> tuple[tuple[int, int], ...]:
     places.reverse()
     used = [before for before, _ in places[1:]]
     lengths = [*used, end - sum(used)]
-    return tuple((text, i) for (_, text), length in zip(places, lengths, strict=True) for i in range(length))
+    tokens = ((text, i) for (_, text), length in zip(places, lengths, strict=True) for i in range(length))
+    return tuple(tokens)[:end]  # a run may begin in a node before that one
 
 
 def _names(slow: Slow) -> Callable[[int | None], tuple[tuple[int, int], ...]]:
@@ -416,6 +417,17 @@ FEATURES: dict[str, dict[str, list[Any]]] = {
 }
 """Features of a server, each as the values its fields may have."""
 
+SPECULATIVE = [Speculative(2, 1.8, 997), Speculative(3, 3.25), Speculative(1, 1.0, 211)]
+BEYOND: dict[str, dict[str, list[Any]]] = {
+    "swap": {"tiers": TIERS, "kv_token_bytes": [10], "preemption": ["swap"]},
+    "prefetch": {
+        "tiers": [tuple(msgspec.structs.replace(tier, prefetch=True) for tier in tiers) for tiers in TIERS],
+        "kv_token_bytes": [10],
+    },
+    "speculation": {"speculative": SPECULATIVE},
+}
+"""More of them, which the auditor knows and the reference does not."""
+
 REGIMES = [
     {},
     {"launch_tail_ps": 4_001},
@@ -437,7 +449,10 @@ def servers(draw: st.DrawFn, features: Sequence[str] = tuple(FEATURES)) -> Profi
     fields: dict[str, Any] = {}
     for feature in features:
         if len(features) == 1 or draw(st.booleans()):
-            fields |= {name: draw(st.sampled_from(values)) for name, values in FEATURES[feature].items()}
+            values = (FEATURES | BEYOND)[feature]
+            fields |= {name: draw(st.sampled_from(choices)) for name, choices in values.items()}
+    if fields.get("mixing") == "prefill_first":
+        fields.pop("preemption", None)  # nor such a one
     if "cache" in fields:
         fields.pop("state_groups", None)  # no such server
     block = draw(st.sampled_from([1, 2, 4, 5]))

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from workloom.engine.cluster import Cluster
 from workloom.engine.engine import Finished
 from workloom.engine.fleet import Autoscale, Fleet, Pool
+from workloom.engine.profile import Tier
 from workloom.prefix import Key
 
 NS = 1e-9
@@ -99,31 +100,38 @@ def test_an_idle_night_costs_no_looks_and_the_looks_go_on_at_their_instants() ->
     submit(scaled, 0, "a")
     run(scaled)
     night = 10**15
-    began = scaled._scalers[0].next_ns
+    began = scaled._scaling.scalers[0].next_ns
     for i in range(6):
         submit(scaled, night + 1, f"b{i}", 200)
-    assert scaled._scalers[0].next_ns == night + 1000 and (night - began) % 1000 == 0
+    assert scaled._scaling.scalers[0].next_ns == night + 1000 and (night - began) % 1000 == 0
     scaled.advance(night + 1000)
     assert [r.began_ns for r in scaled.replicas] == [0, night + 1000]
 
 
-@given(worlds(), st.sampled_from(["round_robin", "session", "prefix", "power_of_two"]))
-@settings(max_examples=25, deadline=None)
+HOST = Tier("host", tokens=200, read_bytes_per_s=2e9, write_bytes_per_s=1e9, latency_ps=4_000)
+SERVERS = {"plain": toy(), "swap": replace(toy(120), preemption="swap", tiers=(HOST,))}
+
+
+@given(
+    worlds(), st.sampled_from(["round_robin", "session", "prefix", "power_of_two"]), st.sampled_from(sorted(SERVERS))
+)
+@settings(max_examples=40, deadline=None)
 def test_growing_and_shrinking_loses_no_call_and_leaping_is_stepping(
-    world: tuple[list[list[Turn]], list[int]], router: str
+    world: tuple[list[list[Turn]], list[int]], router: str, server: str
 ) -> None:
     chains, starts = fitting(world[0], 120), world[1]
     rules = Autoscale(
         most=3, up_outstanding=1.5, down_outstanding=1, every_s=40 * NS, start_s=30 * NS, cool_down_s=20 * NS
     )
-    fleet = Fleet((Pool(toy(), autoscale=rules),), router)
+    fleet = Fleet((Pool(SERVERS[server], autoscale=rules),), router)
     leaping, stepping = Clustered(fleet), Clustered(fleet, leap=False)
     log = play(leaping, chains, starts)
     assert play(stepping, chains, starts) == log
     assert [end.replica for end in stepping.ended] == [end.replica for end in leaping.ended]
     assert len(log) == sum(map(len, chains)) == len({done.call for done in log})
     for replica in leaping.cluster.replicas:
-        assert replica.outstanding == 0
+        assert replica.outstanding == 0 and replica.engine.kv_usage(10**9) == 0
+        assert replica.engine.tiers is None or not replica.engine.tiers.tiers[0].lent, "what was swapped out came back"
         assert replica.gone_ns is None or replica.gone_ns >= replica.began_ns
     there = [r for r in leaping.cluster.present() if not r.draining]
     assert 1 <= len(there) <= 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from cluster_audit import AuditedCluster, DecodeAudit
 from cluster_world import Clustered, done, split, toy
 from engine_world import Turn, fitting, play, worlds
 from hypothesis import given, settings
@@ -14,8 +15,9 @@ from msgspec.structs import replace
 from workloom.engine.check import check
 from workloom.engine.cluster import Cluster
 from workloom.engine.engine import Engine, Finished
+from workloom.engine.events import Ran, Received
 from workloom.engine.fleet import Fleet, Pool, Transfer, checked
-from workloom.engine.profile import FrontEnd
+from workloom.engine.profile import FrontEnd, Profile, Tier
 from workloom.errors import Refused, UsageError
 from workloom.prefix import Key
 
@@ -133,6 +135,25 @@ def test_a_call_that_its_decode_replica_preempts_is_computed_again_there() -> No
     assert cluster.gauges()["1"].preemptions == sum(end.preemptions for end in ends.values())
 
 
+def test_a_decode_replica_swaps_what_it_preempts_and_computes_nothing_again() -> None:
+    """The KV that came over the link goes to host memory and back; no prompt is computed there."""
+    audited: list[Ran] = []
+
+    def make(name: str, server: Profile) -> Engine:
+        return Engine(
+            server, listener=lambda event: audited.append(event) if name == "1" and isinstance(event, Ran) else None
+        )
+
+    tight = replace(toy(64), max_num_seqs=4, preemption="swap", tiers=(HOST,))
+    cluster = Cluster(split(1, 1, tight), engines=make)
+    for i in range(3):
+        cluster.submit(0, f"c{i}", text(i + 1, 16), 100 + i, 25)
+    ends = run(cluster)
+    assert sum(end.preemptions for end in ends.values()) > 0
+    assert [end.output_tokens for end in ends.values()] == [25] * 3
+    assert audited and not any(ran.prefills for ran in audited)
+
+
 def test_what_a_decode_replica_could_never_hold_is_refused_at_once() -> None:
     server = toy(64)
     pools = (Pool(toy(None), role="prefill"), Pool(server, role="decode"))
@@ -144,13 +165,29 @@ def test_what_a_decode_replica_could_never_hold_is_refused_at_once() -> None:
         checked(Fleet((Pool(replace(server, kv_token_bytes=0), role="prefill"), pools[1])))
 
 
-@given(worlds(), st.integers(1, 2), st.integers(1, 3), st.sampled_from([None, "prefix_exact", "least_kv"]))
-@settings(max_examples=40, deadline=None)
+HOST = Tier("host", tokens=200, read_bytes_per_s=2e9, write_bytes_per_s=1e9, latency_ps=4_000)
+SERVERS = {
+    "plain": toy(160),
+    "host tier": replace(toy(140), tiers=(HOST,)),
+    "swap": replace(toy(120), preemption="swap", tiers=(HOST,)),
+    "swap of states": replace(toy(400), preemption="swap", tiers=(replace(HOST, tokens=80),), state_groups=1),
+    "swap, scheduling ahead": replace(toy(120), preemption="swap", tiers=(HOST,), async_scheduling=True),
+}
+
+
+@given(
+    worlds(),
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.sampled_from([None, "prefix_exact", "least_kv"]),
+    st.sampled_from(sorted(SERVERS)),
+)
+@settings(max_examples=60, deadline=None)
 def test_every_call_ends_once_with_all_its_tokens_and_leaping_is_stepping(
-    world: tuple[list[list[Turn]], list[int]], prefill: int, decode: int, decode_router: str | None
+    world: tuple[list[list[Turn]], list[int]], prefill: int, decode: int, decode_router: str | None, server: str
 ) -> None:
     chains, starts = fitting(world[0], 120), world[1]
-    fleet = replace(split(prefill, decode, toy(160)), decode_router=decode_router)
+    fleet = replace(split(prefill, decode, SERVERS[server]), decode_router=decode_router)
     leaping, stepping, watched = Clustered(fleet), Clustered(fleet, leap=False), Clustered(fleet, looks=True)
     log = play(leaping, chains, starts)
     assert play(stepping, chains, starts) == log == play(watched, chains, starts)
@@ -162,3 +199,42 @@ def test_every_call_ends_once_with_all_its_tokens_and_leaping_is_stepping(
     gauges = leaping.cluster.gauges()
     assert sum(g.generated_tokens for g in gauges.values()) == sum(len(each.tokens_ps) for each in log)
     assert all(r.outstanding == 0 and r.engine.kv_usage(10**9) == 0 for r in leaping.cluster.replicas)
+
+
+DECODERS = {
+    "plain": toy(160),
+    "ahead": replace(toy(160), async_scheduling=True),
+    "states": replace(toy(480), state_groups=1),
+    "tight": replace(toy(140), max_num_seqs=3, watermark_blocks=2),
+}
+
+
+@given(worlds(), st.integers(1, 2), st.integers(1, 2), st.sampled_from(sorted(DECODERS)))
+@settings(max_examples=40, deadline=None)
+def test_what_each_replica_did_follows_from_its_events(
+    world: tuple[list[list[Turn]], list[int]], prefill: int, decode: int, server: str
+) -> None:
+    """Those that decode tell when a call that came with its KV was given blocks, and how many were there."""
+    chains, starts = fitting(world[0], 120), world[1]
+    fleet = split(prefill, decode, DECODERS[server])
+    audited = AuditedCluster(fleet)
+    play(Clustered(fleet, cluster=audited.cluster), chains, starts)
+    audited.settle()
+
+
+def test_a_call_that_came_with_its_kv_is_told_and_one_wrong_figure_of_it_is_noticed() -> None:
+    audited = AuditedCluster(split(server=toy(160)))
+    for i in range(2):
+        audited.cluster.submit(i, f"c{i}", text(1, 24), 100 + i, 4)
+    run(audited.cluster)
+    audited.settle()
+    decoder = audited.engines[1]
+    received = [event for event in decoder.told if isinstance(event, Received)]
+    assert [(event.call, event.held_tokens) for event in received] == [("c0", 0), ("c1", 24)]
+    for lie in ({"held_tokens": 20}, {"at_ps": received[1].at_ps + 1}):
+        books = DecodeAudit(decoder.profile)
+        for call in decoder.audit.calls.values():
+            books.receive(call.submitted_ps // 1000, call.name, call.prompt, call.answer, call.outputs)
+        with pytest.raises(AssertionError):
+            for event in decoder.told:
+                books.hear(event._replace(**lie) if event is received[1] else event)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ Chains = tuple[list[list[Turn]], list[int]]
 
 
 @given(worlds(), st.sampled_from([64, 72, 96, 160, None]), st.sampled_from([1, 2, 4, 5]), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_engine_equals_the_slow_reference_model_to_the_picosecond(
     world: Chains, kv: int | None, block: int, cache: bool
 ) -> None:

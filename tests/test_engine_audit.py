@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 from engine_audit import Audit, AuditedEngine
-from engine_world import FEATURES, Fast, Node, Turn, graph, graphs, play_graph, profile, servers
+from engine_world import BEYOND, FEATURES, TIERS, Fast, Node, Turn, graph, graphs, play_graph, profile, servers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,18 +17,36 @@ import workloom
 from workloom.clock import VirtualClock, run_virtual
 from workloom.drive.driver import End, Options, drive
 from workloom.drive.simulated import SimulatedBackend
-from workloom.engine.events import Admitted, Ended, Event, Evicted, Preempted, Queued, Ran
-from workloom.engine.profile import Profile, load
+from workloom.engine.events import Admitted, Ended, Event, Evicted, Preempted, Queued, Ran, Received
+from workloom.engine.profile import Profile, Speculative, load
 from workloom.plan import Closed, Limits, Recipe, TraceRef, Waits, make
 from workloom.records import CallRecord, SessionRecord
 
 CANONICAL = Path(workloom.__file__).parent / "data/canonical.jsonl"
-AUDITED = [name for name in FEATURES if name != "tiers"]
+AUDITED = [*FEATURES, *BEYOND]
 
 
 @given(graphs(), servers(AUDITED), st.booleans(), st.booleans())
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_every_figure_follows_from_the_events(nodes: list[Node], server: Profile, cache: bool, leap: bool) -> None:
+    engine = AuditedEngine(server, prefix_cache=cache, leap=leap)
+    play_graph(Fast(server, engine=engine), nodes)
+    engine.settle()
+
+
+@pytest.mark.parametrize("feature", ["tiers", *BEYOND])
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_what_has_books_of_its_own_adds_up_by_itself(feature: str, data: st.DataObject) -> None:
+    engine = AuditedEngine(data.draw(servers([feature])), leap=data.draw(st.booleans()))
+    play_graph(Fast(engine.profile, engine=engine), data.draw(graphs()))
+    engine.settle()
+
+
+@pytest.mark.long
+@given(graphs(most=25), servers(AUDITED), st.booleans(), st.booleans())
+@settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+def test_many_worlds_add_up(nodes: list[Node], server: Profile, cache: bool, leap: bool) -> None:
     engine = AuditedEngine(server, prefix_cache=cache, leap=leap)
     play_graph(Fast(server, engine=engine), nodes)
     engine.settle()
@@ -47,6 +66,8 @@ def lies(event: Event) -> Event | None:
             return event._replace(cached_tokens=event.cached_tokens + 4)
         case Ran():
             return event._replace(first_ps=event.first_ps + 1)
+        case Received():
+            return None
         case Preempted():
             return event._replace(at_ps=event.at_ps - 1)
         case Evicted():
@@ -67,6 +88,63 @@ def test_one_wrong_figure_in_the_middle_is_noticed(kind: type) -> None:
     told[of_kind[len(of_kind) // 2]] = lies(told[of_kind[len(of_kind) // 2]])  # type: ignore[call-overload]
     with pytest.raises(AssertionError):
         again(honest, told)
+
+
+def loading() -> Profile:
+    """A server whose calls often load: blocks come back from a slow host."""
+    return profile(kv_tokens=96, kv_token_bytes=10, tiers=TIERS[1])
+
+
+def speculating() -> Profile:
+    return profile(speculative=Speculative(3, 2.5), max_batched_tokens=24)
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_books_of_loads_and_swaps_have_something_to_say(preemption: str) -> None:
+    engine = AuditedEngine(msgspec.structs.replace(loading(), preemption=preemption))
+    play_graph(Fast(engine.profile, engine=engine), crowded())
+    engine.settle()
+    assert sum(event.joined for event in engine.told if isinstance(event, Ran)) > 3
+    back = [event.call for event in engine.told if isinstance(event, Admitted)]
+    assert len(set(back)) < len(back), "preempted calls came back"
+
+
+def misread(event: Event) -> Event | None:
+    """A lie about what was read from a tier, or about what went on."""
+    match event:
+        case Admitted() if event.fetched:
+            ((tier, tokens),) = event.fetched
+            return event._replace(fetched=((tier, tokens + 4),))
+        case _:
+            return None
+
+
+def miscounted(event: Event) -> Event | None:
+    match event:
+        case Ran() if event.joined:
+            return event._replace(joined=event.joined - 1)
+        case Ran() if event.tokens > 1:
+            return event._replace(tokens=event.tokens - 1)
+        case _:
+            return None
+
+
+@pytest.mark.parametrize(
+    ("server", "lie"), [(loading(), misread), (loading(), miscounted), (speculating(), miscounted)]
+)
+def test_a_wrong_figure_of_a_load_or_of_speculation_is_noticed(
+    server: Profile, lie: Callable[[Event], Event | None]
+) -> None:
+    engine = AuditedEngine(server)
+    play_graph(Fast(server, engine=engine), crowded())
+    engine.settle()
+    lied = [(index, wrong) for index, event in enumerate(engine.told) if (wrong := lie(event)) is not None]
+    assert lied
+    index, wrong = lied[len(lied) // 2]
+    told = list(engine.told)
+    told[index] = wrong
+    with pytest.raises(AssertionError):
+        again(engine, told)
 
 
 @pytest.mark.parametrize(

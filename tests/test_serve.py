@@ -410,6 +410,10 @@ def test_a_fleet_answers_to_the_names_of_its_models() -> None:
                 assert (status, answer["model"]) == (200, "large")
                 status, answer = await client.post("/completions", model="huge", prompt="a b c", max_tokens=2)
                 assert status == 404 and "small, large" in answer["error"]["message"]
+                async with http.get(server.url.removesuffix("/v1") + "/metrics") as response:
+                    text = await response.text()
+                assert 'vllm:generation_tokens_total{engine="1",model_name="large"} 2.0' in text
+                assert 'vllm:generation_tokens_total{engine="0",model_name="small"} 0.0' in text
         finally:
             await server.close()
         assert [replica.engine.gauges()[""].generated_tokens for replica in server.pump.engine.replicas] == [0, 2]  # type: ignore[attr-defined]

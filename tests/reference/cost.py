@@ -1,9 +1,15 @@
-"""How long a step takes, from the words of `workloom.engine.profile.StepCost`: one formula a line, nothing cached."""
+"""How long a step takes, from the words of `workloom.engine.profile.StepCost`: one formula a line, nothing cached.
+
+With speculation a decoding call is 1 + draft_tokens tokens of a step that cost like as many calls, but for its context
+(it is read once); a decode-only step is told by its tokens, each with its share of the time.
+"""
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from reference.call import Step
-from workloom.engine.profile import StepCost
+from workloom.engine.profile import Speculative, StepCost
 
 
 def experts_ps(cost: StepCost, tokens: int) -> int:
@@ -13,22 +19,27 @@ def experts_ps(cost: StepCost, tokens: int) -> int:
     return round(cost.experts_ps * (1 - (1 - cost.experts_per_token / cost.experts) ** tokens))
 
 
-def launch_ps(cost: StepCost, step: Step) -> int:
+def decode_tokens(step: Step, speculative: Speculative | None) -> int:
+    """Tokens of a step that its decoding calls take."""
+    return step.B * (1 if speculative is None else speculative.step_tokens)
+
+
+def launch_ps(cost: StepCost, step: Step, speculative: Speculative | None = None) -> int:
     """How long the CPU is busy launching a step: F, and H for each call new in it; 0 for decodes, one graph."""
     if step.n == 0:
         return 0
-    floor = cost.graph_launch_ps if is_graph(cost, step) else cost.launch_ps
+    floor = cost.graph_launch_ps if is_graph(cost, step, speculative) else cost.launch_ps
     return floor + cost.admit_ps * len(step.admitted)
 
 
-def is_graph(cost: StepCost, step: Step) -> bool:
+def is_graph(cost: StepCost, step: Step, speculative: Speculative | None) -> bool:
     """Whether a step with prefill runs as piecewise graphs: by all its tokens, decoding ones too."""
-    return step.n + step.B <= cost.graph_tokens
+    return step.n + decode_tokens(step, speculative) <= cost.graph_tokens
 
 
-def prefill_ps(cost: StepCost, step: Step) -> int:
+def prefill_ps(cost: StepCost, step: Step, speculative: Speculative | None) -> int:
     """a + b*n, where b is another one in a graph, and another one for the tokens beyond the knee."""
-    if is_graph(cost, step):
+    if is_graph(cost, step, speculative):
         return cost.prefill_base_ps + cost.graph_token_ps * step.n
     below = min(step.n, cost.knee_tokens) if cost.knee_tokens else step.n
     return cost.prefill_base_ps + cost.prefill_token_ps * below + cost.beyond_token_ps * (step.n - below)
@@ -50,17 +61,30 @@ def decode_ps(cost: StepCost, batch: int) -> int:
     return measured_ps + form_ps(cost, batch) - form_ps(cost, calls)
 
 
-def step_ps(cost: StepCost, step: Step, left_ps: int | None = None) -> int:
+def share_ps(step_ps: int, speculative: Speculative) -> int:
+    """Of a step's time, that of one of the tokens it gives each call; rounded, halves up."""
+    return int(Fraction(1000 * step_ps, speculative.acceptance_milli) + Fraction(1, 2))
+
+
+def decode_only_ps(cost: StepCost, step: Step, speculative: Speculative | None) -> int:
+    """A step of decoding calls; with speculation a token of it."""
+    alone = decode_ps(cost, decode_tokens(step, speculative))
+    if speculative is None:
+        return alone + cost.context_token_ps * step.ctx
+    return share_ps(alone + speculative.draft_ps, speculative) + share_ps(cost.context_token_ps, speculative) * step.ctx
+
+
+def step_ps(cost: StepCost, step: Step, left_ps: int | None = None, speculative: Speculative | None = None) -> int:
     """Duration of a step: GPU time, or where there is prefill the launch and what it leaves on the GPU, if longer.
 
     `left_ps`: what is left of its launch when it begins; None: all of it.
     """
     if step.n == 0:
-        return decode_ps(cost, step.B) + cost.context_token_ps * step.ctx
-    gpu = max(cost.weights_ps + experts_ps(cost, step.n + step.B), prefill_ps(cost, step))
-    gpu += (
-        (cost.sequence_ps + cost.mixed_sequence_ps) * step.B
-        + cost.pair_ps * step.pairs
-        + cost.context_token_ps * step.ctx
-    )
-    return max((launch_ps(cost, step) if left_ps is None else left_ps) + cost.launch_tail_ps, gpu)
+        return decode_only_ps(cost, step, speculative)
+    batch = decode_tokens(step, speculative)
+    gpu = max(cost.weights_ps + experts_ps(cost, step.n + batch), prefill_ps(cost, step, speculative))
+    gpu += (cost.sequence_ps + cost.mixed_sequence_ps) * batch
+    gpu += cost.pair_ps * step.pairs + cost.context_token_ps * step.ctx
+    gpu += 0 if speculative is None else speculative.draft_ps
+    left_ps = launch_ps(cost, step, speculative) if left_ps is None else left_ps
+    return max(left_ps + cost.launch_tail_ps, gpu)

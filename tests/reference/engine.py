@@ -165,6 +165,8 @@ class ReferenceEngine:
         self._tell(self.now_ps)
         ends = [start_ps] if self._step is None else [self._step.end_ps]
         ends += [at_ps for at_ps, *_ in self._leaving[:1]]
+        if self._step is None and self.scheduler.loading:  # an input may be served while a load is waited for
+            ends += [at_ps for at_ps, *_ in self._inputs[:1]]
         return min((at_ps for at_ps in ends if at_ps is not None), default=None)
 
     def drain(self) -> None:

@@ -106,6 +106,7 @@ class Scheduler:
         for blocks in (call.pages, call.spent, call.table):
             self._let_go(blocks)
         call.table, call.pages, call.spent, call.reads, call.told, call.merged = [], [], [], [], 0, set()
+        call.joined = False
 
     # -- running calls
 

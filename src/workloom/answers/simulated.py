@@ -37,7 +37,7 @@ def play(plan: Plan, server: Profile | Fleet, *, prefix_cache: bool = True) -> K
 
     async def run(time: VirtualClock) -> End:
         server = serving(fleet, prefix_cache=prefix_cache)
-        backend = SimulatedBackend(server, time, fleet.pools[0].profile, named, priorities=fleet.priorities)
+        backend = SimulatedBackend(server, time, fleet, named, priorities=fleet.priorities)
         served = None if named is None else lambda agent, model, instance: fleet.serving(agent, model)
         return await drive(plan, backend, time, kept, Options(timeout_s=None), served=served)
 

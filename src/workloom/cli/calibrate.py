@@ -88,8 +88,10 @@ def calibrate(
     seed: int,
     json: bool,
     known: KnownOptions,
+    check: str | None = None,
+    same_siblings: bool = False,
 ) -> None:
-    """Fit, print, and write the profile; or write the workload that shows everything."""
+    """Fit, print, and write the profile; or check a profile; or write the workload that shows everything."""
     if plan:
         _write_plan(runs, out, most, context)
         return
@@ -103,6 +105,9 @@ def calibrate(
             found="none",
             hint="`workloom calibrate --plan -o plan.jsonl` writes a workload to run first",
         )
+    if check is not None:
+        _check(runs, check, out, seed, json, known, same_siblings)
+        return
     goal = None if out is None else new_file(out, "the profile")
     given = known.known()
     page = None if known.metrics is None else Path(known.metrics)
@@ -112,7 +117,8 @@ def calibrate(
         server = msgspec.structs.replace(server, kv_blocks=known.kv_tokens // server.block_tokens)
     print("reading stalls and windows, then replaying: half a minute or so", file=sys.stderr)
     name = "calibrated" if goal is None else goal.stem
-    found = fit([read(Path(run)) for run in runs], server, name=name, ahead=known.async_scheduling, seed=seed)
+    observed = [read(Path(run), same_siblings=same_siblings) for run in runs]
+    found = fit(observed, server, name=name, ahead=known.async_scheduling, seed=seed)
     if json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     else:
@@ -122,6 +128,41 @@ def calibrate(
         print_tables(console(), sections(found))
     if goal is not None:
         write_new(goal, written(found.profile, "Made by `workloom calibrate`; times are picoseconds."))
+
+
+def _check(
+    runs: tuple[str, ...],
+    check: str,
+    out: str | None,
+    seed: int,
+    json: bool,
+    known: KnownOptions,
+    same_siblings: bool,
+) -> None:
+    """A profile against runs, without fitting anything."""
+    from workloom.answers.calibrate import Checked, Server, hit_rate, read
+    from workloom.answers.calibrate import check as replayed
+    from workloom.engine import profile as profiles
+
+    if out is not None:
+        raise UsageError("a check makes no profile", where="-o", expected="--check without -o", found=out)
+    if known.metrics is not None and len(runs) > 1:
+        raise UsageError(
+            "a metrics page is of one run", where="--metrics", expected="one run", found=f"{len(runs)} of them"
+        )
+    profile = profiles.load(check)
+    server = Server(prefix_cache=True if known.prefix_cache is None else known.prefix_cache)
+    told = None if known.metrics is None else hit_rate(Path(known.metrics))
+    print(f"replaying on {profile.name}", file=sys.stderr)
+    observed = [read(Path(run), same_siblings=same_siblings) for run in runs]
+    found = [Checked(run.name, False, replayed(run, profile, server, seed, told)) for run in observed]
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+        return
+    from workloom.cli.show import console
+    from workloom.report.terminal import print_tables
+
+    print_tables(console(), [_checked(each) for each in found])
 
 
 def sections(found: Calibration) -> list[Section]:
@@ -156,8 +197,9 @@ def _checked(each: Checked) -> Section:
         measured, predicted = (_figure(value, line.unit) for value in (line.measured, line.predicted))
         ratio = "" if line.ratio is None else f"{line.ratio:.3f}"
         noise = "" if line.noise is None else f"{line.noise:.3f}"
-        rows.append((line.quantity, measured, predicted, ratio, noise))
-    names = ("quantity", "measured", "predicted", "ratio", "noise (share)")
+        spread = "" if line.spread is None else f"{line.spread:.3f}"
+        rows.append((line.quantity, measured, predicted, ratio, noise, spread))
+    names = ("quantity", "measured", "predicted", "ratio", "noise", "of replays")
     how = "predicted from the other runs" if each.left_out else "replayed"
     columns = tuple(Column(name, align="left" if name == "quantity" else "right") for name in names)
     title = f"{each.run}, {how}"

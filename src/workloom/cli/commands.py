@@ -328,6 +328,8 @@ def calibrate(
     *,
     out: OutOrNone = None,
     plan: Annotated[bool, Parameter(negative="")] = False,
+    check: str | None = None,
+    same_siblings: Annotated[bool, Parameter(negative="")] = False,
     most: int = 24,
     context: int = 40_000,
     seed: int = 0,
@@ -344,6 +346,11 @@ def calibrate(
         The profile to write (.yaml); with --plan the workload (.jsonl).
     plan
         Write a workload of about five minutes that shows everything, to run against the server first.
+    check
+        Fit nothing: replay the runs on this profile (a name or a .yaml file) and print how far it is from them. \
+--metrics is then the page saved at the end of the run, for its hit rate.
+    same_siblings
+        Calls of one history that were ready together and are equally long sent one text: rows cannot tell.
     most
         With --plan: most calls at once.
     context
@@ -353,7 +360,7 @@ def calibrate(
     """
     from workloom.cli.calibrate import calibrate as go
 
-    go(tuple(runs or ()), plan, out, most, context, seed, json, known)
+    go(tuple(runs or ()), plan, out, most, context, seed, json, known, check, same_siblings)
 
 
 @app.command

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +17,7 @@ from workloom.errors import UsageError
 if TYPE_CHECKING:  # --help loads no engines
     from workloom.engine.fleet import Fleet
     from workloom.engine.profile import Profile
+    from workloom.plan import Plan
 
 ENGINE = Group("Simulated engine", sort_key=3)
 
@@ -83,16 +87,23 @@ power_of_two."""
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != _default(f)]
 
     def target(self) -> Fleet:
-        """The fleet these options ask for."""
+        """The fleet these options ask for, every engine of which can be made."""
         import msgspec
 
         from workloom.engine import fleet as fleets
 
         if self.fleet is None:
-            if self.replicas < 1 or self.prefill_replicas < 0:
-                raise UsageError("replicas are a count", where="--replicas", expected="1 or more", found=self.replicas)
-            fleet = fleets.of(self.profile(), self.replicas, self.router, self.prefill_replicas)
-            return msgspec.structs.replace(fleet, priorities=self.priorities())
+            for option, value, least in (
+                ("--replicas", self.replicas, 1),
+                ("--prefill-replicas", self.prefill_replicas, 0),
+            ):
+                if value < least:
+                    raise UsageError("replicas are a count", where=option, expected=f"{least} or more", found=value)
+            profile = self.profile()
+            if self.priority and profile.policy != "priority":
+                raise _idle(["--priority"], "--policy priority")
+            fleet = fleets.of(profile, self.replicas, self.router, self.prefill_replicas)
+            return _workable(msgspec.structs.replace(fleet, priorities=self.priorities()))
         others = [name for name in self.given() if name not in ("--fleet", "--prefix-cache")]
         if others:
             raise UsageError(
@@ -101,15 +112,17 @@ power_of_two."""
                 found=", ".join(others),
                 hint="put overrides of a profile into the file: `override: {kv_tokens: 400000}`",
             )
-        return fleets.load(Path(self.fleet))
+        return _workable(fleets.load(Path(self.fleet)), self.fleet)
 
     def priorities(self) -> dict[str, int]:
         """Priority by role."""
         found = {}
         for text in self.priority:
-            role, equals, number = text.rpartition("=")
-            if not equals or not role or not number.lstrip("-").isdigit():
+            role, _, number = text.rpartition("=")
+            if not role or not re.fullmatch(r"-?[0-9]+", number):
                 raise UsageError("a priority is ROLE=N", where="--priority", expected="main=0, say", found=text)
+            if role in found:
+                raise UsageError("a role has one priority", where="--priority", found=text)
             found[role] = int(number)
         return found
 
@@ -126,7 +139,9 @@ power_of_two."""
         for name in ("max_model_len", "max_num_seqs", "max_batched_tokens", "max_prefill_tokens", "block_tokens"):
             value = getattr(self, name)
             if value is not None:
-                _positive("--" + name.replace("_", "-"), value)
+                if value < 1:
+                    option = "--" + name.replace("_", "-")
+                    raise UsageError("an engine limit is above 0", where=option, expected="1 or more", found=value)
                 changes[name] = value
         for name in ("policy", "mixing", "preemption", "cache"):
             if getattr(self, name) is not None:
@@ -136,7 +151,7 @@ power_of_two."""
         retention = profile.retention
         if self.ttl is not None:
             _positive("--ttl", self.ttl)
-            retention = msgspec.structs.replace(retention, ttl_ps=round(self.ttl * 1e12))
+            retention = msgspec.structs.replace(retention, ttl_ps=max(1, round(self.ttl * 1e12)))
         if self.pinned_tokens is not None:
             retention = msgspec.structs.replace(retention, pinned_tokens=self.pinned_tokens)
         if retention != profile.retention:
@@ -144,7 +159,10 @@ power_of_two."""
         tiers = self._tiers()
         if tiers:
             changes["tiers"] = tiers
-        if self.acceptance is not None or self.draft_tokens is not None:
+        if (self.acceptance is None) != (self.draft_tokens is None):
+            given, missing = ("--acceptance", "--draft-tokens")[:: 1 if self.draft_tokens is None else -1]
+            raise UsageError("speculative decoding is two figures", where=given, expected=f"{missing} besides")
+        if self.acceptance is not None:
             changes["speculative"] = {"acceptance_length": self.acceptance, "draft_tokens": self.draft_tokens}
         if not changes:
             return profile
@@ -154,10 +172,16 @@ power_of_two."""
             raise UsageError("a profile cannot be changed so", where=self.engine, found=fault) from fault
 
     def _tiers(self) -> list[dict[str, Any]]:
+        idle = [name for name in self.given() if name.startswith("--tier-")]
+        if idle and self.host_tokens is None and self.disk_tokens is None:
+            raise _idle(idle, "--host-tokens or --disk-tokens")
         made = []
         for name in ("host", "disk"):
             tokens, speed = getattr(self, name + "_tokens"), getattr(self, name + "_bytes_per_s")
-            if tokens is not None:
+            if tokens is None:
+                if f"--{name}-bytes-per-s" in self.given():
+                    raise _idle([f"--{name}-bytes-per-s"], f"--{name}-tokens")
+            else:
                 _positive(f"--{name}-bytes-per-s", speed)
                 capacity = _kv_tokens(f"--{name}-tokens", tokens)
                 tier = {"name": name, "tokens": capacity, "read_bytes_per_s": speed, "write_bytes_per_s": speed}
@@ -169,15 +193,61 @@ def _default(field: Any) -> Any:
     return [] if field.name == "priority" else field.default
 
 
+def _idle(options: list[str], without: str) -> UsageError:
+    """For options that would change nothing."""
+    return UsageError("an option stands alone that says nothing so", where=", ".join(options), expected=without)
+
+
 def _positive(option: str, value: float) -> None:
-    if not value > 0:
-        raise UsageError("an engine limit is above 0", where=option, expected="1 or more", found=value)
+    if not 0 < value < math.inf:
+        raise UsageError("a number cannot be used", where=option, expected="a finite one above 0", found=value)
+
+
+def _workable(fleet: Fleet, file: str | None = None) -> Fleet:
+    """The fleet, if its engines can be made: what fields say together is found out here, and not in the run."""
+    from workloom.engine.engine import Engine
+    from workloom.errors import ProfileError
+
+    for number, pool in enumerate(fleet.pools):
+        try:
+            Engine(pool.profile)
+        except ProfileError as fault:
+            where = fault.where if file is None else f"{file}: pools[{number}]"
+            raise UsageError(
+                fault.what, where=where, expected=fault.expected, found=fault.found, hint=fault.hint
+            ) from fault
+        if pool.profile.longest_call < 2:
+            raise UsageError(
+                "this engine has no room for any call",
+                where=pool.profile.name if file is None else f"{file}: pools[{number}]",
+                expected="calls of 2 tokens or more",
+                found=f"max_model_len {pool.profile.max_model_len}, kv_tokens {pool.profile.kv_tokens} in blocks of "
+                f"{pool.profile.block_tokens}",
+                hint="more --kv-tokens or --max-model-len, or smaller --block-tokens",
+            )
+    return fleet
+
+
+def tell_strangers(fleet: Fleet, plan: Plan) -> None:
+    """Say it when a fleet has a word for a role or model that no call of a plan has, or a priority that nobody asks."""
+    if not fleet.served and not fleet.priorities:
+        return
+    calls = [call for i in range(len(plan.source)) for call in plan.source[i].calls]
+    roles = {call.agent.partition(":")[0] for call in calls}
+    named = {"served": {call.agent for call in calls} | {call.model for call in calls} | roles, "priorities": roles}
+    for what, known in named.items():
+        strange = ", ".join(sorted(set(getattr(fleet, what)) - known))
+        if strange:
+            there = ", ".join(sorted(known - {""})) or "no names at all"
+            print(f"warning: {what}: no call of this plan is of {strange}; there are {there}", file=sys.stderr)
+    if fleet.priorities and not any(pool.profile.policy == "priority" for pool in fleet.pools):
+        print("warning: no pool schedules by priority, so priorities change nothing", file=sys.stderr)
 
 
 def _kv_tokens(option: str, text: str) -> int | None:
     if text == "inf":
         return None
-    if text.isdigit() and int(text) > 0:
+    if re.fullmatch("[0-9]+", text) and int(text) > 0:
         return int(text)
     raise UsageError(
         "a KV capacity is a number of tokens", where=option, expected="a positive number or inf", found=text

@@ -309,6 +309,8 @@ class RunOptions:
     "End the run when of the last 100 calls this share or more failed (default 1)."
     after_error: Literal["cancel", "advance"] | None = None
     "What follows a failed call: its dependants are cancelled (the default), or its session goes on all the same."
+    event_log: str | None = None
+    "A new file for all that simulated engines do, a JSON line an event; see docs/run-directory.md."
 
     def given(self) -> list[str]:
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]

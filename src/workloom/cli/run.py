@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from workloom.cli.engine import EngineOptions
+from workloom.cli.engine import EngineOptions, tell_strangers
 from workloom.cli.options import LoadOptions, RunOptions, TraceOptions, make_plan
 from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, check_models, target, tell_texts
 from workloom.cli.show import print_run
@@ -43,6 +43,8 @@ def run(
     path = Path(out) if out is not None else _next_free(trace)
     refuse_used(path)
     where = _target(engine, server, text, watch, preset)
+    if running.event_log is not None:
+        where = _logged(where, Path(running.event_log))
     limit = where.longest_call if isinstance(where, Simulated) else None
     if isinstance(where, Live):
         where = ask(where)
@@ -60,6 +62,8 @@ def run(
         tell_texts(where.text, options.history, plan)
         salt = text.text_salt(plan)
         where = replace(where, salt=salt, http=replace(where.http, salt=salt))
+    else:
+        tell_strangers(where.whole, plan)
     _announce(plan)
     progress = Progress()
     from workloom.metrics.summary import summary_json
@@ -166,7 +170,7 @@ def _scenario(
     given = [name for name in load.given() if name not in free]
     if "--duration" in given and (plan.recipe.limits.duration_s or 0) >= preset.least_duration_s:
         given.remove("--duration")
-    given += [name for name in running.given() if name != "--scenario"]
+    given += [name for name in running.given() if name not in ("--scenario", "--event-log")]
     locked = ("--output", "--endpoint", "--model-for", "--body", "--retries")
     given += [name for name in server.given() if name in locked]
     given += [name for name in text.given() if name in ("--history", "--tools", "--text", "--reasoning", "--correct")]
@@ -255,6 +259,16 @@ def _target(
             raise UsageError("these options belong to a live server", found=", ".join(stray), hint="add --url URL")
         return Simulated.of(engine.target(), engine.prefix_cache == "on")
     return target(server, text, watch, preset)
+
+
+def _logged(where: Simulated | Live, path: Path) -> Simulated:
+    """The target with an event log."""
+    from workloom.execute.event_log import refuse_used as refuse_used_log
+
+    if isinstance(where, Live):
+        raise UsageError("a live server tells no events", where="--event-log", found="--url", hint="use --engine")
+    refuse_used_log(path)
+    return replace(where, event_log=path)
 
 
 def _announce(plan: Plan) -> None:

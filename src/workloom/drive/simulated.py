@@ -14,7 +14,9 @@ from workloom.clock import Timer, VirtualClock
 from workloom.drive.backend import Ended, Request
 from workloom.drive.chunks import chunk_run, chunks
 from workloom.drive.template import ServedKeys
+from workloom.engine.cluster import Cluster
 from workloom.engine.engine import Finished, Steps
+from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.hints import Hints
 from workloom.engine.profile import Profile, Template
 from workloom.engine.serving import Serving
@@ -71,16 +73,16 @@ class Means:
 class SimulatedBackend:
     """Answers calls from whatever serves. Nothing here waits but for its events.
 
-    `profile` says what its chat template and its stream make of prompts and answers (default: the engine's own, if it
-    has one). `served` names the model that a call of (agent, model) asks for, `priorities` how urgent a role's calls
-    are. `on_begin` is called with every call.
+    `serves` says what chat templates and streams make of prompts and answers, by the model that is asked for and by the
+    replica that answers (default: what `engine` serves with, if it says). `served` names the model that a call of
+    (agent, model) asks for, `priorities` how urgent a role's calls are. `on_begin` is called with every call.
     """
 
     def __init__(
         self,
         engine: Serving,
         clock: VirtualClock,
-        profile: Profile | None = None,
+        serves: Profile | Fleet | None = None,
         served: Callable[[str, str], str] | None = None,
         *,
         priorities: Mapping[str, int] | None = None,
@@ -90,9 +92,9 @@ class SimulatedBackend:
         self._priorities = priorities or {}
         self._on_begin = on_begin
         self._clock = clock
-        profile = profile or getattr(engine, "profile", None)
-        self._keys = ServedKeys(Template() if profile is None else profile.template)
-        self._merged = () if profile is None else profile.front_end.merged_chunks
+        self._fleet = _fleet(engine, serves)
+        self._keys: dict[str, ServedKeys] = {}
+        self._templates: dict[Template, ServedKeys] = {}
         self._served = served
         self._means = Means()
         self._flights: dict[str, Flight] = {}
@@ -127,9 +129,10 @@ class SimulatedBackend:
             wanted = min(wanted, request.stop_after)
         flight = Flight(self, request, on_chunk, on_end, sent, wanted)
         try:
-            key, answer = self._keys.of(request.prompt, request.repeated)
+            hints = self._hints(request)
+            key, answer = self._keys_of(hints.model).of(request.prompt, request.repeated)
             flight.prompt_tokens = key.tokens
-            self.engine.submit(sent, request.name, key, answer, wanted, self._hints(request))
+            self.engine.submit(sent, request.name, key, answer, wanted, hints)
         except Refused as refused:
             self._end(flight, BackendError("context_overflow", str(refused), hint=refused.hint))
             return flight
@@ -159,7 +162,8 @@ class SimulatedBackend:
         if flight.over:
             return
         now, name = self._clock.now(), flight.request.name
-        self._tell(flight, self.engine.answer_so_far(name, now))
+        replica = self.engine.answers(name) if isinstance(self.engine, Cluster) else ""
+        self._tell(flight, self.engine.answer_so_far(name, now), replica)
         del self._flights[name]
         self._end(flight, asyncio.CancelledError())
         self.engine.cancel(now, name)
@@ -170,15 +174,33 @@ class SimulatedBackend:
         flight.over = True
         self._loop.call_soon(flight.on_end, end)
 
-    def _tell(self, flight: Flight, tokens: Iterable[Steps]) -> None:
-        on_chunk = flight.on_chunk
-        if self._merged:
+    def _tell(self, flight: Flight, tokens: Iterable[Steps], replica: str) -> None:
+        on_chunk, merged = flight.on_chunk, self._merged(replica)
+        if merged:
             rng = seeds.stream(0, "chunks", flight.request.name)
-            for run in chunks(tokens, self._merged, rng):
+            for run in chunks(tokens, merged, rng):
                 on_chunk(run)
         else:
             for steps in tokens:
                 on_chunk(chunk_run(steps))
+
+    def _keys_of(self, model: str) -> ServedKeys:
+        """Prompts as those who serve a model see them. Raises Refused when nobody does."""
+        keys = self._keys.get(model)
+        if keys is None:
+            fleet = self._fleet
+            template = Template() if fleet is None else fleet.pools[fleet.of(model)[0]].profile.template
+            keys = self._keys[model] = self._templates.setdefault(template, ServedKeys(template))
+        return keys
+
+    def _merged(self, replica: str) -> tuple[float, ...]:
+        """How tokens share chunks on the way from who answers a call."""
+        if self._fleet is None:
+            return ()
+        profile = self._fleet.pools[0].profile
+        if len(self._fleet.pools) > 1 and replica and isinstance(self.engine, Cluster):
+            profile = self.engine.pool_of(replica).profile
+        return profile.front_end.merged_chunks
 
     def _look_later(self) -> None:
         if not self._looking:
@@ -200,7 +222,7 @@ class SimulatedBackend:
         for finished in self.engine.advance(self._clock.now()):
             flight = self._flights.pop(finished.call, None)
             if flight is not None:
-                self._tell(flight, finished.tokens)
+                self._tell(flight, finished.tokens, finished.replica)
                 self._end(flight, self._outcome(flight, finished))
         self._look_later()
 
@@ -222,3 +244,8 @@ class SimulatedBackend:
 def _role(request: Request) -> str:
     """The kind of agent: what stands before a colon tells several of a kind apart."""
     return request.agent.partition(":")[0]
+
+
+def _fleet(engine: Serving, serves: Profile | Fleet | None) -> Fleet | None:
+    found = serves or getattr(engine, "fleet", None) or getattr(engine, "profile", None)
+    return Fleet((Pool(found),)) if isinstance(found, Profile) else found

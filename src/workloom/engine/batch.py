@@ -77,10 +77,5 @@ class Batch(Struct):
     joined: int = 0
     """Calls of `prefills` that compute for the first time since they were loaded from a tier."""
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to compute."""
-        return not self.prefills and not self.decodes
-
     tokens: int = 1
     """What each decoding call gets in one step; more than one only with speculation, in a step with prefill."""

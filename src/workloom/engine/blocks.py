@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from workloom.engine.node import UNBOUNDED
+
 if TYPE_CHECKING:
     from workloom.engine.node import Node
 
@@ -27,7 +29,10 @@ INFINITE = 1 << 60
 
 
 class Run:
-    """Blocks start..end-1 of the sequences through `node`; without a node, end - start blocks nobody can find."""
+    """Blocks start..end-1 of the sequences through `node`; without a node, end - start blocks nobody can find.
+
+    The first blocks may be those of nodes before it (see :class:`workloom.engine.node.Node`).
+    """
 
     __slots__ = ("after", "before", "boundary", "end", "freed_ps", "node", "pins", "refs", "right", "start")
 
@@ -99,16 +104,21 @@ class FreeQueue:
                 self.evicted += len(run)
                 gone.append(Gone(run.node, run.start, run.end, run.boundary))
                 run.node.lose(run)
-            taken = min(count, len(run))
+            node = run.node
+            first = run.start if node is None else max(run.start, node.first)
+            taken = min(count, run.end - first)
             run.end -= taken
             count -= taken
-            if not len(run):
+            if run.end == run.start:
                 self._unlink(run)
-            if run.node is not None:
+            if node is not None:
                 self.evicted += taken
-                gone.append(Gone(run.node, run.end, run.end + taken, 0))
-                if not len(run):
-                    run.node.copies.remove(run)
+                gone.append(Gone(node, run.end, run.end + taken, 0))
+                if run.end == first:
+                    node.drop(run)
+                    if run.end > run.start:
+                        run.node = node.owner(run.end - 1)
+                        run.node.leave(run)
         return gone
 
     def put(self, run: Run) -> None:
@@ -156,8 +166,18 @@ class FreeQueue:
         right.pins, right.freed_ps = run.pins, run.freed_ps
         run.end = at
         right.right, run.right = run.right, right
-        copies = run.node.copies
-        copies.insert(copies.index(run) + 1, right)
+        node = run.node
+        while node.first >= at:  # all that the run has there is behind the cut
+            if run in node.copies:
+                node.copies[node.copies.index(run)] = right
+            assert node.parent is not None
+            node = node.parent
+        place = node.copies.index(run)
+        if node.leaves[place] > at:
+            node.copies.insert(place + 1, right)
+            node.leaves.insert(place + 1, node.leaves[place])
+        node.leaves[place] = UNBOUNDED
+        run.node = node
         if run.before is not None:
             self._link(right, run)
         return right

@@ -94,6 +94,6 @@ def _findable(cache: PrefixCache) -> list[Run]:
         node = nodes.pop()
         nodes.extend(node.branches.values())
         assert not node.empty, "a node that holds nothing is gone"
-        runs += node.copies
+        runs += [run for run in node.copies if run.node is node]  # it is noted in those before it that it spans, too
         runs += [run for states in node.states.values() for run in states]
     return runs

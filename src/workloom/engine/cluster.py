@@ -12,57 +12,20 @@ shrink, then calls come in.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from workloom.engine.autoscale import PER_S, Scaler
-from workloom.engine.disaggregate import Split, as_stage, delivered_first, joined, refuse_too_long
+from workloom.engine.disaggregate import Split, delivered_first, joined, refuse_too_long
 from workloom.engine.engine import PS, Engine, Finished, Gauges, Steps
-from workloom.engine.fleet import Fleet
+from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.hints import NO_HINTS, Hints
-from workloom.engine.link import Link
-from workloom.engine.profile import FrontEnd, Profile
-from workloom.engine.routers import Router, named
+from workloom.engine.profile import FrontEnd
+from workloom.engine.replicas import MakeEngine, Replica, Replicas
+from workloom.engine.routing import Routing
+from workloom.engine.scaling import Scaling
 from workloom.prefix import Key
 
-MakeEngine = Callable[[str, Profile], Engine]
-"""Makes the engine of a replica, by its name and the profile it is to have."""
-
-
-class Replica:
-    """An engine, and what the cluster knows of it; a router sees it as :class:`workloom.engine.routers.seen.Seen`."""
-
-    __slots__ = (
-        "began_ns",
-        "draining",
-        "engine",
-        "gone_ns",
-        "link",
-        "longest",
-        "name",
-        "news_ns",
-        "number",
-        "outstanding",
-        "pool",
-        "ready_ns",
-    )
-
-    def __init__(self, number: int, pool: int, engine: Engine, link: Link | None, began_ns: int, ready_ns: int) -> None:
-        self.number, self.name, self.pool = number, str(number), pool
-        self.engine, self.link = engine, link
-        self.longest = engine.profile.longest_call
-        self.began_ns, self.ready_ns = began_ns, ready_ns
-        self.gone_ns: int | None = None
-        self.draining = False
-        self.outstanding = 0
-        self.news_ns: int | None = None
-        """When it has news, as far as it was asked."""
-
-    def kv_usage(self, at_ns: int) -> float:
-        return self.engine.kv_usage(at_ns)
-
-    def cached_tokens(self, at_ns: int, prompt: Key) -> int:
-        return self.engine.cached_tokens(at_ns, prompt)
+__all__ = ["Cluster", "Replica", "UnderWay", "engines", "serving"]
 
 
 class UnderWay(NamedTuple):
@@ -74,11 +37,12 @@ class UnderWay(NamedTuple):
     generated_tokens: int
 
 
-def serving(fleet: Fleet, *, prefix_cache: bool = True) -> Engine | Cluster:
-    """What serves a fleet: of one replica for ever, an engine."""
-    if fleet.alone:
-        return Engine(fleet.pools[0].profile, prefix_cache=prefix_cache)
-    return Cluster(fleet, prefix_cache=prefix_cache)
+def serving(fleet: Fleet, *, prefix_cache: bool = True, engines: MakeEngine | None = None) -> Engine | Cluster:
+    """What serves a fleet: of one replica for ever, an engine without a name. `engines` makes them."""
+    if not fleet.alone:
+        return Cluster(fleet, prefix_cache=prefix_cache, engines=engines)
+    profile = fleet.pools[0].profile
+    return Engine(profile, prefix_cache=prefix_cache) if engines is None else engines("", profile)
 
 
 def engines(serving: Engine | Cluster) -> dict[str, Engine]:
@@ -97,12 +61,13 @@ class Cluster:
 
     def __init__(self, fleet: Fleet, *, prefix_cache: bool = True, engines: MakeEngine | None = None) -> None:
         self.fleet = fleet
-        self.prefix_cache = prefix_cache
-        self._make = engines or (lambda name, profile: Engine(profile, prefix_cache=prefix_cache))
-        self.replicas: list[Replica] = []
+        self._who = Replicas(fleet, engines or (lambda name, profile: Engine(profile, prefix_cache=prefix_cache)))
+        self.replicas = self._who.all
         """Every replica there ever was, by number."""
-        self.left: list[tuple[int, str, Gauges]] = []
+        self.left = self._who.left
         """Replicas that went: when, which, and what they said last. For whoever keeps account to take away."""
+        self._routing = Routing(fleet, self._who)
+        self._scaling = Scaling(fleet, self._who)
         self._now = 0
         self._out: list[Finished] = []
         self._touched: dict[Replica, None] = {}
@@ -113,16 +78,6 @@ class Cluster:
         self._sent = 0
         self._where: dict[str, Replica] = {}
         self._splits: dict[str, Split] = {}
-        self._pools: dict[str, list[int]] = {}
-        self._routers: dict[tuple[str, str], Router] = {}
-        self._ready: dict[tuple[str, str], list[Replica]] = {}
-        self._starting = 0
-        self._scalers = {
-            number: Scaler(pool.autoscale) for number, pool in enumerate(fleet.pools) if pool.autoscale is not None
-        }
-        for number, pool in enumerate(fleet.pools):
-            for _ in range(pool.replicas):
-                self._add(number, 0, 0)
 
     def __repr__(self) -> str:
         return f"Cluster({len(self.fleet.pools)} pools, {sum(1 for _ in self.present())} replicas)"
@@ -137,7 +92,7 @@ class Cluster:
         if call in self._where:
             raise ValueError(f"call {call} is already in the cluster")
         model = hints.model or self.fleet.usual_model
-        replica = self._route("entry", model, at_ns, prompt, output_tokens, hints)
+        replica = self._routing.route("entry", model, at_ns, prompt, output_tokens, hints)
         if self.fleet.pools[replica.pool].role == "prefill":
             self._check_decode(model, call, prompt.tokens, output_tokens)
             replica.engine.submit(at_ns, call, prompt, answer, 1, hints)
@@ -179,6 +134,10 @@ class Cluster:
         out, self._out = self._out, []
         return out
 
+    def catch_up(self, to_ns: int) -> None:
+        """Let time pass; what finished by then is told by the next :meth:`advance`."""
+        self._advance(to_ns)
+
     def next_ns(self) -> int | None:
         """When something may finish next, or a replica or a transfer needs a look; None while it is empty."""
         if self._out:
@@ -218,6 +177,15 @@ class Cluster:
             return tokens
         return delivered_first(split.first.tokens, tokens, self._front_end(split))
 
+    def answers(self, call: str) -> str:
+        """The replica that a call is on; empty when it is over."""
+        replica = self._where.get(call)
+        return "" if replica is None else replica.name
+
+    def pool_of(self, replica: str) -> Pool:
+        """What a replica, gone or not, is one of."""
+        return self.fleet.pools[self.replicas[int(replica)].pool]
+
     def under_way(self, call: str, at_ns: int) -> UnderWay | None:
         """Where a call is; None when it is over."""
         replica = self._where.get(call)
@@ -236,62 +204,18 @@ class Cluster:
 
     def present(self) -> Iterator[Replica]:
         """Replicas that are not gone: starting, taking calls, or draining."""
-        return (replica for replica in self.replicas if replica.gone_ns is None)
+        return self._who.present()
 
     def replica_s(self, at_ns: int) -> list[float]:
         """What each pool cost up to an instant: seconds of replicas, from when each was asked for to when it went."""
-        seconds = [0.0] * len(self.fleet.pools)
-        for replica in self.replicas:
-            end = at_ns if replica.gone_ns is None else min(at_ns, replica.gone_ns)
-            seconds[replica.pool] += max(0, end - replica.began_ns) / PER_S
-        return seconds
-
-    def _add(self, pool: int, at_ns: int, ready_ns: int) -> None:
-        made = self.fleet.pools[pool]
-        profile, number = as_stage(made), len(self.replicas)
-        transfer = self.fleet.transfer
-        link = Link(transfer.bytes_per_s, round(transfer.latency_s * 1e12)) if made.role == "prefill" else None
-        self.replicas.append(Replica(number, pool, self._make(str(number), profile), link, at_ns, ready_ns))
-        self._starting = max(self._starting, ready_ns)
-        self._ready.clear()
-
-    def _candidates(self, stage: str, model: str, at_ns: int) -> list[Replica]:
-        """Those that take calls of a model, by number."""
-        found = self._ready.get((stage, model))
-        if found is None:
-            roles = ("decode",) if stage == "decode" else ("both", "prefill")
-            pools = self._pools.get(model)
-            if pools is None:
-                pools = self._pools[model] = self.fleet.of(model)
-            wanted = {number for number in pools if self.fleet.pools[number].role in roles}
-            found = [
-                r
-                for r in self.replicas
-                if r.pool in wanted and r.gone_ns is None and not r.draining and r.ready_ns <= at_ns
-            ]
-            if at_ns >= self._starting:
-                self._ready[stage, model] = found
-        return found
-
-    def _route(self, stage: str, model: str, at_ns: int, prompt: Key, output_tokens: int, hints: Hints) -> Replica:
-        candidates = self._candidates(stage, model, at_ns)
-        if len(candidates) == 1 and self.fleet.alone:
-            return candidates[0]
-        router = self._routers.get((stage, model))
-        if router is None:
-            name = self.fleet.router if stage == "entry" else self.fleet.decode_router or "least_outstanding"
-            router = self._routers[stage, model] = named(name)(self.fleet.seed)
-        if len(self.fleet.pools) > 1:  # replicas may differ in what they can hold; none: the router's choice says so
-            total = prompt.tokens + output_tokens
-            candidates = [r for r in candidates if total <= r.longest] or candidates
-        return router.choose(candidates, at_ns, prompt, hints)
+        return self._who.seconds(at_ns)
 
     # -- time
 
     def _advance(self, to_ns: int) -> None:
         """Let all that happens by an instant happen, in order. What comes in at that instant still counts."""
         while True:
-            due, kv_due, look_due = self._due(), self._kv_due(), self._look_due()
+            due, kv_due, look_due = self._due(), self._kv_due(), self._scaling.next_ns
             at = min((each for each in (due, kv_due, look_due) if each is not None), default=None)
             if self._touched and self._now < to_ns and (at is None or at > self._now):
                 self._ask_touched()
@@ -304,7 +228,9 @@ class Cluster:
             elif kv_due == at:
                 self._arrive(at)
             else:
-                self._look(at, min(each for each in (due, kv_due, to_ns) if each is not None))
+                until = min(each for each in (due, kv_due, to_ns) if each is not None)
+                for replica in self._scaling.look(at, until):
+                    self._routing.gone(replica)
         self._now = max(self._now, to_ns)
 
     def _due(self) -> int | None:
@@ -316,9 +242,6 @@ class Cluster:
 
     def _kv_due(self) -> int | None:
         return self._on_way[0][0] if self._on_way else None
-
-    def _look_due(self) -> int | None:
-        return min((scaler.next_ns for scaler in self._scalers.values()), default=None)
 
     def _ask_touched(self) -> None:
         """Nothing more comes in at the present instant: ask when there will be news."""
@@ -341,8 +264,7 @@ class Cluster:
         """A call is over on a replica: for its client, or it goes on to another replica."""
         finished = finished._replace(replica=replica.name)
         replica.outstanding -= 1
-        if replica.draining and not replica.outstanding:
-            self._leave(replica, finished.done_ns)
+        self._who.over(replica, finished.done_ns)
         split = self._splits.get(finished.call)
         if split is not None:
             front = self._front_end(split)
@@ -364,13 +286,13 @@ class Cluster:
     # -- prefill here, decode there
 
     def _check_decode(self, model: str, call: str, prompt_tokens: int, output_tokens: int) -> None:
-        longest = max((r for r in self._candidates("decode", model, self._now)), key=lambda r: r.longest)
+        longest = max((r for r in self._who.candidates("decode", model, self._now)), key=lambda r: r.longest)
         refuse_too_long(longest.engine.profile, call, prompt_tokens, output_tokens)
 
     def _hand_over(self, replica: Replica, split: Split, first: Finished) -> None:
         """The prompt is computed: its KV leaves for a decode replica."""
         at = self._now
-        chosen = self._route("decode", split.model, at, split.prompt, split.output_tokens, split.hints)
+        chosen = self._routing.route("decode", split.model, at, split.prompt, split.output_tokens, split.hints)
         assert replica.link is not None
         tokens = split.prompt.tokens - chosen.cached_tokens(at, split.prompt)
         there = replica.link.transfer(at * PS, tokens * replica.engine.profile.kv_token_bytes)
@@ -387,37 +309,3 @@ class Cluster:
             split.on_way = False
             replica.engine.receive(at_ns, split.call, split.prompt, split.answer, split.output_tokens, split.hints)
             self._touched[replica] = None
-
-    # -- more and fewer of them
-
-    def _look(self, at_ns: int, until_ns: int) -> None:
-        """Pools whose time it is grow or shrink. Where nothing can change until an instant they need not look."""
-        for pool, scaler in self._scalers.items():
-            if scaler.next_ns != at_ns:
-                continue
-            there = [r for r in self.present() if r.pool == pool and not r.draining]
-            outstanding = sum(r.outstanding for r in there)
-            if not outstanding and len(there) == scaler.rules.least and until_ns > at_ns:
-                scaler.skip(until_ns)
-                continue
-            ready = [r for r in there if r.ready_ns <= at_ns]
-            usage = sum(r.kv_usage(at_ns) for r in ready) / len(ready) if scaler.rules.up_kv is not None else 0.0
-            step = scaler.look(len(there), outstanding, usage)
-            if step > 0:
-                self._add(pool, at_ns, at_ns + scaler.start_ns)
-            elif step < 0:
-                self._drain(max(there, key=lambda r: (r.ready_ns > at_ns, -r.outstanding, r.number)), at_ns)
-
-    def _drain(self, replica: Replica, at_ns: int) -> None:
-        """A replica takes no more calls: one that only starts, else the one with the least to do, the newest first."""
-        replica.draining = True
-        self._ready.clear()
-        for router in self._routers.values():
-            router.gone(replica.number)
-        if not replica.outstanding:
-            self._leave(replica, at_ns)
-
-    def _leave(self, replica: Replica, at_ns: int) -> None:
-        replica.gone_ns = at_ns
-        self.left.append((at_ns, replica.name, replica.engine.gauges()[""]))
-        replica.engine.reset_prefix_cache(at_ns)  # what it held is gone with it

@@ -109,14 +109,20 @@ class Cost:
         """
         decodes, prefills = batch.decodes, batch.prefills
         if not prefills:
-            return 0, *self.decode(decodes, batch.context_tokens), batch.steps
-        tokens = sum([chunk for _, chunk in prefills])
-        total_pairs = sum([pairs(chunk, sequence.computed) for sequence, chunk in prefills])
+            context_ps = self._context_ps
+            first = self._decode_fixed(decodes) + context_ps * batch.context_tokens
+            return 0, first, context_ps * decodes, batch.steps
+        tokens = total_pairs = 0
+        for sequence, chunk in prefills:
+            tokens += chunk
+            total_pairs += pairs(chunk, sequence.computed)
         gpu = self.gpu(tokens, total_pairs, decodes, batch.context_tokens)
         slope = self.gpu_growth(tokens, decodes)
         launch = max(0, self.launch(tokens, decodes, batch.admitted + batch.joined) - early_ps)
         floor = launch + self._step.launch_tail_ps
         if ahead:
+            if batch.steps == 1:
+                return launch, max(gpu, floor), slope, 1
             alike = not launch and gpu >= max(floor, self.launch(tokens, decodes, 0))
             return launch, max(gpu, floor), slope, batch.steps if alike else 1
         if gpu >= floor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 
 from workloom.engine.sequence import Sequence
 
@@ -17,8 +17,8 @@ class Decoding:
         self.calls: dict[str, Sequence] = {}
         """In the order in which they began."""
         self._lags = 0
-        self._places: dict[int, dict[str, Sequence]] = {}
-        """The calls by lag modulo the block size; no entry is empty."""
+        self._places: list[int] = []
+        """Lags modulo the block size, rising: where in their last block calls stand, but for the ticks."""
         self._finishing: list[tuple[int, int, Sequence]] = []
         """A heap of (tick, order of admission, call); some are gone by now."""
         self._pauses: list[tuple[int, int]] = []
@@ -31,7 +31,7 @@ class Decoding:
         sequence.finish_tick = self.ticks + sequence.output_tokens - sequence.generated
         self.calls[sequence.call] = sequence
         self._lags += sequence.lag
-        self._places.setdefault(sequence.lag % self.block_tokens, {})[sequence.call] = sequence
+        insort(self._places, sequence.lag % self.block_tokens)
         heapq.heappush(self._finishing, (sequence.finish_tick, sequence.order, sequence))
 
     def remove(self, sequence: Sequence, step: int) -> None:
@@ -41,10 +41,7 @@ class Decoding:
         sequence.spells = self.spells(sequence, step)
         del self.calls[sequence.call]
         self._lags -= sequence.lag
-        place = sequence.lag % self.block_tokens
-        del self._places[place][sequence.call]
-        if not self._places[place]:
-            del self._places[place]
+        del self._places[bisect_left(self._places, sequence.lag % self.block_tokens)]
 
     def computed(self, sequence: Sequence) -> int:
         """Tokens of a call that were computed by the last step that ended."""
@@ -63,27 +60,37 @@ class Decoding:
 
     def beginning(self) -> list[Sequence]:
         """The calls whose next step begins a block: what they have computed ends at a boundary."""
-        return [*self._places.get(-self.ticks % self.block_tokens, {}).values()]
+        if not self.next_blocks():
+            return []
+        return [sequence for sequence in self.calls.values() if self.begins(sequence)]
 
-    def blocks(self, steps: int) -> int:
-        """Blocks that so many more steps begin."""
-        size, ticks = self.block_tokens, self.ticks
-        if steps == 1:
-            return len(self._places.get(-ticks % size, ()))
-        begun = 0
-        for lag, calls in self._places.items():
-            place = (lag + ticks) % size
-            begun += len(calls) * (-(-(place + steps) // size) - -(-place // size))
+    def next_blocks(self) -> int:
+        """Blocks that the next step begins."""
+        places = self._places
+        place = -self.ticks % self.block_tokens
+        at = bisect_left(places, place)
+        return bisect_right(places, place, at) - at if at < len(places) and places[at] == place else 0
+
+    def later_blocks(self, steps: int) -> int:
+        """Blocks that so many more steps begin, behind those of the next step."""
+        places, size = self._places, self.block_tokens
+        whole, rest = divmod(steps - 1, size)
+        begun = whole * len(places)
+        if rest:  # those begin one more that are within `rest` tokens of a boundary then
+            first = (-rest - self.ticks) % size
+            end = first + rest
+            begun += bisect_left(places, end) - bisect_left(places, first)
+            if end > size:
+                begun += bisect_left(places, end - size)
         return begun
-
-    def most_blocks(self, steps: int) -> int:
-        """A bound on :meth:`blocks` that needs no look at every call."""
-        return -(-steps // self.block_tokens) * len(self.calls)
 
     def to_boundary(self) -> int:
         """Steps until the next call comes to a boundary; 1 if one begins a block now."""
-        size = self.block_tokens
-        return min((-(lag + self.ticks) % size or 1 for lag in self._places), default=1 << 60)
+        places, size = self._places, self.block_tokens
+        if not places:
+            return 1 << 60
+        at = bisect_right(places, -self.ticks % size)  # the last that is not beyond one now is the nearest to it
+        return (-(places[at - 1] + self.ticks)) % size or 1
 
     # -- ends
 
@@ -98,7 +105,9 @@ class Decoding:
 
     def complete(self) -> list[Sequence]:
         """The calls that are complete now, in order of admission; each is told of once."""
-        ended = []
+        ended: list[Sequence] = []
+        if not self._finishing or self._finishing[0][0] > self.ticks:
+            return ended
         while (finish := self.next_finish()) is not None and finish <= self.ticks:
             ended.append(heapq.heappop(self._finishing)[2])
         ended.sort(key=by_order)

@@ -88,4 +88,4 @@ def delivered_first(first: list[Steps], rest: list[Steps], front: FrontEnd) -> l
     at = first[0].end_ps + front.first_token_ps
     if rest:
         at = min(at, rest[0].end_ps)
-    return [first[0]._replace(end_ps=at), *rest]
+    return [Steps(first[0].first_step, at, 0, 0, 1), *rest]

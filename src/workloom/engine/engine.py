@@ -76,14 +76,21 @@ class Gauges(NamedTuple):
     kv_usage: float
     preemptions: int
     queries_tokens: int
+    """Prompt tokens of the calls that were admitted so far."""
     hits_tokens: int
+    """Of these, those that need not be computed: on the GPU or in a tier."""
     prompt_tokens: int
+    """Of the calls that are over."""
     generated_tokens: int
     steps: int
     external_queries_tokens: int = 0
-    """Prompt tokens of admitted calls that the GPU did not have, while there are tiers (vLLM's word for those)."""
+    """Of the queries, those that the GPU did not have, while there are tiers (vLLM's word for those)."""
     external_hits_tokens: int = 0
-    """Of these, those read from tiers. They are among the hits too, once their call is over."""
+    """Of the hits, those read from tiers."""
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that were not computed at first."""
+    external_tokens: int = 0
+    """Of these, those read from tiers."""
     read_bytes: int = 0
     """Asked of the tiers so far."""
     written_bytes: int = 0
@@ -115,6 +122,8 @@ class Engine:
         self.tiers = Tiers.of(profile, self.cache)
         self.scheduler = Scheduler(Limits.of(profile), self.cache, profile.policy)
         self._cost = Cost(profile.step, profile.speculative)
+        self._longest = profile.longest_call
+        self._first_token_ps = profile.front_end.first_token_ps
         self._leaping = leap
         self._ahead = profile.async_scheduling
         self._teller = None if listener is None else Teller(listener)
@@ -131,7 +140,7 @@ class Engine:
         self._outbox = Outbox(profile.front_end)
         self._firsts: deque[int] = deque()
         """When first tokens are delivered, for those who look at every token."""
-        self._queries = self._hits = self._prompts = self._generated = 0
+        self._prompts = self._cached = self._external = self._generated = 0
 
     # -- what goes in
 
@@ -168,26 +177,27 @@ class Engine:
             self._leap = self._cut_for(self._leap, at)
 
     def _check(self, call: str, prompt_tokens: int, output_tokens: int) -> None:
-        profile = self.profile
         total = prompt_tokens + output_tokens
         if call in self._calls or self._outbox.get(call) is not None:
             raise ValueError(f"call {call} is already in the engine")
         if prompt_tokens < 1 or output_tokens < 1:
             raise Refused("a prompt and an answer have at least one token", where=f"call {call}")
-        if total > profile.max_model_len:
+        if total <= self._longest:
+            return
+        most = self.profile.max_model_len
+        if total > most:
             raise Refused(
                 "the call is longer than the model's context",
                 where=f"call {call}",
-                expected=f"at most {profile.max_model_len} tokens (prompt + answer)",
+                expected=f"at most {most} tokens (prompt + answer)",
                 found=f"{prompt_tokens} + {output_tokens} = {total}",
             )
-        if total > profile.longest_call:
-            raise Refused(
-                "the call is larger than the whole KV cache",
-                where=f"call {call}",
-                expected=f"at most {profile.longest_call} tokens",
-                found=total,
-            )
+        raise Refused(
+            "the call is larger than the whole KV cache",
+            where=f"call {call}",
+            expected=f"at most {self._longest} tokens",
+            found=total,
+        )
 
     def cancel(self, at_ns: int, call: str) -> None:
         """The client is gone. A running call ends at a step boundary, one that waits at once."""
@@ -302,7 +312,10 @@ class Engine:
         return min(leap.ended_by(at - leap.launch_ps), leap.steps - 1)
 
     def _spells(self, sequence: Sequence) -> list[Steps]:
-        return [steps for first, end in self.scheduler.spells(sequence) for steps in self._log.slice(first, end)]
+        spells = self.scheduler.spells(sequence)
+        if len(spells) == 1:
+            return self._log.slice(*spells[0])
+        return [steps for first, end in spells for steps in self._log.slice(first, end)]
 
     def gauges(self) -> dict[str, Gauges]:
         """The state of every replica, by its name: one without a name here."""
@@ -313,11 +326,13 @@ class Engine:
             len(scheduler.waiting),
             usage,
             scheduler.preemptions,
-            self._queries,
-            self._hits,
+            scheduler.admission.queries_tokens,
+            scheduler.admission.hits_tokens,
             self._prompts,
             self._generated,
             scheduler.step,
+            cached_tokens=self._cached,
+            external_tokens=self._external,
         )
         if self.tiers is not None:
             gauges = gauges._replace(
@@ -378,7 +393,8 @@ class Engine:
 
     @property
     def _busy(self) -> bool:
-        return bool(self.scheduler.computing or (self.scheduler.waiting and not self._stalled))
+        scheduler = self.scheduler
+        return bool(scheduler.decoding or scheduler.prefilling or (not self._stalled and scheduler.waiting))
 
     def _wake(self, at_ps: int) -> None:
         """Something came in: who was stalled may run now."""
@@ -399,17 +415,21 @@ class Engine:
 
     def _begin(self, start: int) -> None:
         """No step is under way, and one begins."""
-        self._take(start if self._busy else start + 1)
-        self._join(start, start)
+        if self._arriving:
+            self._take(start if self._busy else start + 1)
+        if self.tiers is not None:
+            self._join(start, start)
         self._leap = self._form(start)
 
     def _go_on(self, leap: Leap) -> None:
         """Scheduling ahead, a leap has ended: what was decided during its last step begins."""
-        self._take(leap.decision_ps)
-        self._join(self._now, leap.decision_ps)
+        prefill = bool(leap.batch.prefills)
+        if self._arriving or prefill or self.scheduler.loads is not None:
+            decision_ps = leap.decision_ps
+            self._take(decision_ps)
+            self._join(self._now, decision_ps)
         if self._busy:
-            early = leap.end_ps - leap.decision_ps if leap.batch.prefills else 0
-            self._leap = self._form(self._now, early)
+            self._leap = self._form(self._now, self._now - decision_ps if prefill else 0)
 
     def _take(self, before: int) -> None:
         """Calls that leave the front end before an instant wait."""
@@ -428,18 +448,19 @@ class Engine:
 
     def _form(self, start: int, early: int = 0) -> Leap | None:
         """Schedule the step that begins now; its launch may have begun a while before."""
-        scheduler = self.scheduler
+        scheduler, loads = self.scheduler, self.scheduler.loads
         evicted = self.queue.evicted
         batch = scheduler.schedule(start)
-        scheduler.close(start)
+        if loads is not None:
+            scheduler.close(start)
         for sequence, _ in batch.prefills:
             if sequence.admitted_ps is None:
                 sequence.admitted_ps = start
         if self._teller is not None:
-            begun = scheduler.loads.begun if scheduler.loads is not None else []
-            self._teller.formed(batch, start, begun, self.queue.evicted - evicted)
-        if batch.empty:
-            assert scheduler.loads is not None and scheduler.loads.calls, "nothing can run, and nothing is on its way"
+            begun = loads.begun if loads is not None else []
+            self._teller.formed(batch, start, begun, scheduler.received, self.queue.evicted - evicted)
+        if not (batch.decodes or batch.prefills):
+            assert loads is not None and loads.calls, "nothing can run, and nothing is on its way"
             self._stalled, self._now = True, start
             return None
         self._stalled = False
@@ -447,8 +468,7 @@ class Engine:
         leap = Leap(batch, start, launch, first, slope, steps if self._leaping else 1)
         if self._arriving:
             leap = self._cut_for(leap, self._arriving[0][0])
-        loaded = scheduler.loads.next_ps if scheduler.loads is not None else None
-        if loaded is not None:
+        if loads is not None and (loaded := loads.next_ps) is not None:
             leap = leap.cut_ahead(loaded - 1) if self._ahead else leap.cut(loaded)
         return leap
 
@@ -463,44 +483,55 @@ class Engine:
 
     def _settle(self, leap: Leap) -> None:
         """All steps of a leap are over."""
-        scheduler, first_step, evicted = self.scheduler, self.scheduler.step, self.queue.evicted
-        self._now, self._leap = leap.end_ps, None
+        scheduler, first_step, evicted = self.scheduler, self.scheduler.calls.step, self.queue.evicted
+        now = leap.end_ps
+        self._now, self._leap = now, None
         if self._teller is not None:
             self._teller.ran(leap, first_step)
-        ended: list[tuple[Sequence, Literal["done", "cancelled"]]] = []
-        ended += [(sequence, "done") for sequence in scheduler.done(leap.batch, leap.steps, self._now)]
-        while self._cancels:
-            sequence = self._cancels.popleft()
-            if sequence.state in ("running", "loading", "waiting"):
-                scheduler.drop(sequence)
-                ended.append((sequence, "cancelled"))
-        scheduler.close(self._now)
+        done = scheduler.done(leap.batch, leap.steps, now)
+        cancelled = self._drop_cancelled() if self._cancels else ()
+        if self.tiers is not None:
+            scheduler.close(now)
         if self._teller is not None:
-            self._teller.evicted(self._now, self.queue.evicted - evicted)
-            for sequence, status in ended:
-                self._teller.ended(sequence, status, self._now)
+            self._teller.evicted(now, self.queue.evicted - evicted)
+            for sequence in done:
+                self._teller.ended(sequence, "done", now)
+            for sequence in cancelled:
+                self._teller.ended(sequence, "cancelled", now)
         held, last_held = 0, 0
         if self._ahead:
             self._go_on(leap)
             held, last_held = leap.launch_ps, 0 if self._leap is None else self._leap.launch_ps
         self._log.add(leap.tokens(first_step, held, last_held))
-        came = leap.end_ps + last_held
-        for sequence, status in ended:
-            self._finish(sequence, status, came)
-        if self.profile.front_end.first_token_ps and leap.batch.prefills:
+        came = now + last_held
+        for sequence in done:
+            self._finish(sequence, "done", came)
+        for sequence in cancelled:
+            self._finish(sequence, "cancelled", came)
+        if self._first_token_ps and leap.batch.prefills:
             while self._firsts and self._firsts[0] <= self._told:
                 self._firsts.popleft()
-            self._firsts.append(came + self.profile.front_end.first_token_ps)
-        if self._log.full:
+            self._firsts.append(came + self._first_token_ps)
+        if done and self._log.full:
             self._log.forget(scheduler.oldest_step())
+
+    def _drop_cancelled(self) -> list[Sequence]:
+        """Calls that were cancelled while they ran: they are gone."""
+        dropped = []
+        for sequence in self._cancels:
+            if sequence.state in ("running", "loading", "waiting"):
+                self.scheduler.drop(sequence)
+                dropped.append(sequence)
+        self._cancels.clear()
+        return dropped
 
     def _finish(self, sequence: Sequence, status: Literal["done", "cancelled"], at_ps: int) -> None:
         del self._calls[sequence.call]
         cached = sequence.cached_tokens or 0
         if not sequence.received:  # else the engine that made its prompt counts that
-            self._queries += sequence.prompt_tokens
-            self._hits += cached
             self._prompts += sequence.prompt_tokens
+            self._cached += cached
+            self._external += sequence.external_tokens
         self._generated += sequence.generated - sequence.received
         spells, admitted = self._spells(sequence), sequence.admitted_ps
         box = self._outbox
@@ -508,14 +539,14 @@ class Engine:
         box.put(
             done_ps,
             Finished(
-                call=sequence.call,
-                status=status,
-                done_ns=-(-done_ps // PS),
-                output_tokens=sequence.generated,
-                cached_tokens=cached,
-                preemptions=sequence.preemptions,
-                tokens=tokens,
-                queued_ns=-(-sequence.queued_ps // PS),
-                admitted_ns=None if admitted is None else -(-admitted // PS),
+                sequence.call,
+                status,
+                -(-done_ps // PS),
+                sequence.generated,
+                cached,
+                sequence.preemptions,
+                tokens,
+                -(-sequence.queued_ps // PS),
+                None if admitted is None else -(-admitted // PS),
             ),
         )

@@ -30,6 +30,16 @@ class Admitted(NamedTuple):
     """Of these, tokens by the tier they were read from."""
 
 
+class Received(NamedTuple):
+    """A call whose prompt and first token another engine made was given blocks, and decodes in the step that begins
+    then. Of one step these are told among those admitted, in the order in which blocks were given."""
+
+    at_ps: int
+    call: str
+    held_tokens: int
+    """Of its prompt, those whose blocks were here already: they are shared, the others were taken for what came."""
+
+
 class Ran(NamedTuple):
     """`steps` equal steps: step i (from 0) takes first_ps + i*slope_ps. Told when the last of them is over."""
 
@@ -75,5 +85,5 @@ class Ended(NamedTuple):
     output_tokens: int
 
 
-Event = Queued | Admitted | Ran | Preempted | Evicted | Ended
+Event = Queued | Admitted | Received | Ran | Preempted | Evicted | Ended
 Listener = Callable[[Event], None]

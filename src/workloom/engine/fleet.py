@@ -30,8 +30,8 @@ from workloom.errors import Refused, UsageError, nearest
 Role = Literal["both", "prefill", "decode"]
 Count = Annotated[int, Meta(ge=0)]
 Limit = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
-Seconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0, lt=1e18)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Autoscale(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +50,7 @@ class Autoscale(Struct, frozen=True, forbid_unknown_fields=True):
     down_outstanding: Positive = 4.0
     up_kv: Annotated[float, Meta(gt=0, le=1)] | None = None
     down_kv: Annotated[float, Meta(gt=0, le=1)] = 0.3
-    every_s: Positive = 15.0
+    every_s: Annotated[float, Meta(ge=0.001, le=1e9)] = 15.0
     start_s: Seconds = 60.0
     cool_down_s: Seconds = 60.0
 
@@ -121,7 +121,8 @@ class Fleet(Struct, frozen=True, forbid_unknown_fields=True):
 
     def serving(self, agent: str, model: str) -> str:
         """The name by which a call's model is asked for: by role first, then by the trace's own name."""
-        return self.served.get(agent) or self.served.get(model) or self.usual_model
+        role = agent.partition(":")[0]  # explorer:1 and explorer:2 are of one
+        return self.served.get(agent) or self.served.get(role) or self.served.get(model) or self.usual_model
 
     @property
     def usual_model(self) -> str:
@@ -170,11 +171,26 @@ def checked(fleet: Fleet) -> Fleet:
                 expected="pools of role both, or of both roles prefill and decode",
                 found=", ".join(sorted(roles)),
             )
+        _check_templates(fleet, model)
     for name in (fleet.model, *fleet.served.values()):
         fleet.of(name)
     for number, pool in enumerate(fleet.pools):
         _check_pool(number, pool)
     return fleet
+
+
+def _check_templates(fleet: Fleet, model: str) -> None:
+    """What a prompt is must be settled before it is routed, so the pools of a model have one chat template."""
+    first, *others = fleet.of(model)
+    for other in others:
+        if fleet.pools[other].profile.template != fleet.pools[first].profile.template:
+            raise UsageError(
+                "the pools of a model have one chat template",
+                where=f"pools[{other}]: profile {fleet.pools[other].profile.name}",
+                expected=f"the template of pools[{first}], {fleet.pools[first].profile.name}",
+                found="another one",
+                hint="say it in the file, `override: {template: {...}}`, or give the models names of their own",
+            )
 
 
 def _check_pool(number: int, pool: Pool) -> None:
@@ -184,7 +200,7 @@ def _check_pool(number: int, pool: Pool) -> None:
         raise UsageError(
             "a pool begins within its limits",
             where=f"{where}.replicas",
-            expected=f"{scale.least} to {scale.most}",
+            expected=f"{scale.least} to {scale.most}, as autoscale says",
             found=pool.replicas,
         )
     if pool.role != "both" and not pool.profile.kv_token_bytes:
@@ -226,14 +242,23 @@ def load(path: Path) -> Fleet:
     import yaml
 
     try:
-        file = msgspec.convert(yaml.safe_load(path.read_bytes()), _FleetFile)
+        file = msgspec.convert(yaml.safe_load(path.read_bytes()), _FleetFile, strict=False)  # to YAML 40e9 is a text
     except OSError as fault:
-        raise UsageError("the fleet cannot be read", where=str(path), found=fault.strerror) from fault
+        hint = "--fleet names a .yaml file of pools"
+        raise UsageError("the fleet cannot be read", where=str(path), found=fault.strerror, hint=hint) from fault
     except (yaml.YAMLError, msgspec.ValidationError) as fault:
-        raise UsageError("the fleet is malformed", where=str(path), found=fault) from fault
+        raise UsageError("the fleet is malformed", where=str(path), found=fault, hint=_HINT) from fault
     pools = tuple(_pool(path, number, pool) for number, pool in enumerate(file.pools))
     parts = {name: getattr(file, name) for name in file.__struct_fields__ if name != "pools"}
-    return checked(Fleet(pools, **parts))
+    try:
+        return checked(Fleet(pools, **parts))
+    except (UsageError, Refused) as fault:
+        where = str(path) if fault.where is None else f"{path}: {fault.where}"
+        hint = fault.hint or _HINT
+        raise UsageError(fault.what, where=where, expected=fault.expected, found=fault.found, hint=hint) from fault
+
+
+_HINT = "docs/engine.md has an example under Fleets"
 
 
 def _pool(path: Path, number: int, pool: _PoolFile) -> Pool:
@@ -242,9 +267,12 @@ def _pool(path: Path, number: int, pool: _PoolFile) -> Pool:
     profile = profiles.load(str(near) if is_file and near.is_file() else pool.engine)
     if pool.override:
         try:
-            profile = msgspec.convert({**msgspec.to_builtins(profile), **pool.override}, Profile)
+            profile = msgspec.convert({**msgspec.to_builtins(profile), **pool.override}, Profile, strict=False)
         except msgspec.ValidationError as fault:
             raise UsageError(
-                "a profile cannot be changed so", where=f"{path}: pools[{number}].override", found=fault
+                "a profile cannot be changed so",
+                where=f"{path}: pools[{number}].override",
+                found=fault,
+                hint="its fields are those that `workloom profiles --json` prints",
             ) from fault
     return Pool(profile, pool.replicas, pool.name, pool.models, pool.role, pool.autoscale)

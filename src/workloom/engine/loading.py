@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from workloom.engine.tier import Lent
 from workloom.engine.tiers import Found, Tiers
 
@@ -127,7 +129,7 @@ class Loads:
         hit = self._cache.lookup(sequence, below=False)
         if self._cache.state_groups or hit.tokens > saved.computed:
             hit = self._cache.nothing()
-        return hit._replace(pages_below=self._pages(saved.computed) - hit.blocks)
+        return replace(hit, pages_below=self._pages(saved.computed) - hit.blocks)
 
     def read_back(self, sequence: Sequence, saved: Saved, hit: Hit) -> None:
         """Give a swapped call blocks for all it had and ask for what the GPU has not; they are free."""

@@ -43,8 +43,9 @@ class Pins:
 
     def add(self, hit: Hit) -> None:
         """Hold a hit; if another pin ends there, that one is the newest now."""
-        node = hit.runs[-1][0].node
-        assert node is not None
+        last = hit.runs[-1][0].node
+        assert last is not None
+        node = last.owner(hit.blocks - 1)
         place = (node, hit.blocks)
         pin = self._pins.pop(place, None)
         if pin is None:

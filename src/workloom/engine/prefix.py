@@ -112,31 +112,42 @@ class PrefixCache:
 
     def _find(self, sequence: Sequence, limit: int) -> Hit:
         """The longest findable prefix of at most `limit` tokens."""
-        size, since_ps = self.block_tokens, self.since_ps
+        size, since_ps = self.block_tokens, NEVER if self._ttl_ps is None else self.since_ps
         node, used, start, blocks = self.root, 0, 0, 0
         runs: list[tuple[Run, int, int]] = []
         state, behind = None, (0, node, 0, 0)
-        index = 0
+        index, last = 0, None
+        ids, ends = sequence.ids, sequence.ends
         while self.enabled:
-            text, end = sequence.ids[index], sequence.ends[index]
-            child = node.branches.get((used, text))
+            end = ends[index]
+            child = node.branches.get((used, ids[index]))
             if child is None:
                 break
-            wanted = min(end, limit) // size
+            wanted = (end if end < limit else limit) // size
             if blocks < wanted:
-                blocks = child.cover(blocks, wanted, runs, since_ps)
+                copies = child.copies
+                if last is not None and len(copies) == 1 and copies[0] is last:  # it goes on, noted when it ends
+                    blocks = min(wanted, last.end, child.leaves[0])
+                else:
+                    _reach(runs, blocks)
+                    blocks = child.cover(blocks, wanted, runs, since_ps)
+                    last = runs[-1][0] if runs else None
             if child.states:
-                last = child.state(blocks, since_ps)
-                if last is not None:
-                    state, behind = last, (index, node, used, start)
+                found = child.state(blocks, since_ps)
+                if found is not None:
+                    state, behind = found, (index, node, used, start)
             if blocks < wanted or end >= limit:
                 break
             index, node, used, start = index + 1, child, end - start, end
+        _reach(runs, blocks)
         cursor = (index, node, used, start)
         if self.state_groups:
             blocks, cursor = (state.boundary if state is not None else 0), behind
             runs = [(run, first, min(end, blocks)) for run, first, end in runs if first < blocks]
-        evictable = sum(end - first for run, first, end in runs if not run.refs)
+        evictable = 0
+        for run, first, end in runs:
+            if not run.refs:
+                evictable += end - first
         if state is not None and not state.refs:
             evictable += len(state)
         return Hit(blocks, blocks * size, evictable, runs, cursor, state)
@@ -147,13 +158,15 @@ class PrefixCache:
         sequence.page = hit.state
         if hit.blocks and hit.state is None:
             self.fresh_page(sequence)  # popped by the caller, to be read
-        sequence.registered = hit.blocks - hit.blocks_below
+        sequence.registered = hit.blocks - hit.blocks_below if hit.reads else hit.blocks
         sequence.cursor = hit.cursor
         hit.cursor[1].pins += 1
 
     def hold(self, hit: Hit, holds: list[Hold]) -> None:
         """Hold the blocks of a hit, noted in `holds`, and its state."""
         for run, first, end in hit.runs:
+            while run.end <= first and run.right is not None:  # it was cut just now: the hit goes through it twice
+                run = run.right
             part = self.queue.split(run, first) if run.start < first else run
             if part.end > end:
                 self.queue.split(part, end)
@@ -215,7 +228,7 @@ class PrefixCache:
             place = (used, sequence.ids[index])
             child = node.branches.get(place)
             if child is None:
-                child = node.branches[place] = Node(node, place)
+                child = node.branches[place] = Node(node, place, start // self.block_tokens)
             upto = min(end // self.block_tokens, end_block)
             if sequence.registered < upto:
                 if self.tiers is not None:
@@ -250,11 +263,17 @@ class PrefixCache:
     def _add(self, sequence: Sequence, node: Node, upto: int) -> None:
         first, sequence.registered = sequence.registered, upto
         last = sequence.holds[-1] if sequence.holds else None
-        if last is not None and node.copies == [last.run] and last.run.refs == 1 and last.run.end == last.end == first:
-            last.run.end = last.end = upto
-            return
+        if last is not None and last.run.refs == 1 and last.run.end == last.end == first:
+            run, before = last.run, last.run.node
+            if before is not node or node.copies == [run]:  # the call's own: it goes on
+                if before is not node and before is not None:
+                    before.leave(run, first)
+                    node.add(run)
+                    run.node = node
+                run.end = last.end = upto
+                return
         run = Run(node, first, upto, 1)
-        node.copies.append(run)
+        node.add(run)
         sequence.holds.append(Hold(run, upto))
 
     def _merge(self, sequence: Sequence, node: Node, upto: int) -> None:
@@ -322,8 +341,13 @@ class PrefixCache:
             if run.boundary:
                 node.lose(run)
             else:
-                run.node = None
-                node.copies.remove(run)
+                run.node, above = None, node
+                while True:
+                    if run in above.copies:
+                        above.drop(run)
+                    if above.first <= run.start or above.parent is None:
+                        break
+                    above = above.parent
             self.prune(node)
 
     def prune(self, node: Node) -> None:
@@ -333,3 +357,10 @@ class PrefixCache:
             if parent.branches.get(node.place) is node:
                 del parent.branches[node.place]
             node = parent
+
+
+def _reach(runs: list[tuple[Run, int, int]], end: int) -> None:
+    """The last of the runs is used up to a block."""
+    if runs and runs[-1][2] < end:
+        run, first, _ = runs[-1]
+        runs[-1] = (run, first, end)

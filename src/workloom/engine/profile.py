@@ -26,7 +26,7 @@ from workloom.errors import ProfileError, nearest
 
 Count = Annotated[int, Meta(ge=0)]
 Limit = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, lt=1e18)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 FOLDER = Path(__file__).parent / "profiles"
 

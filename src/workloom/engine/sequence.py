@@ -48,6 +48,7 @@ class Sequence:
         "computed",
         "cursor",
         "ends",
+        "external_tokens",
         "fetched",
         "finish_tick",
         "generated",
@@ -95,6 +96,8 @@ class Sequence:
         self.admitted_ps: int | None = None
         """When the first step that computed anything of it began."""
         self.cached_tokens: int | None = None
+        self.external_tokens = 0
+        """Of these, those that were read from tiers."""
         self.preemptions = 0
         self.holds: list[Hold] = []
         self.page: Run | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from workloom.engine.batch import Batch
-from workloom.engine.events import Admitted, Ended, Evicted, Listener, Preempted, Queued, Ran
+from workloom.engine.events import Admitted, Ended, Evicted, Listener, Preempted, Queued, Ran, Received
 from workloom.engine.sequence import Sequence
 from workloom.engine.timeline import Leap
 
@@ -20,12 +20,24 @@ class Teller:
         """It left the front end."""
         self._listener(Queued(sequence.queued_ps, sequence.call, sequence.prompt_tokens, sequence.output_tokens))
 
-    def formed(self, batch: Batch, start_ps: int, begun: list[Sequence], evicted: int) -> None:
+    def formed(
+        self,
+        batch: Batch,
+        start_ps: int,
+        begun: list[Sequence],
+        received: list[tuple[Sequence, int]],
+        evicted: int,
+    ) -> None:
         """What was decided for the step that begins; `begun`: admitted to load from tiers first."""
         for sequence in batch.preempted:
             self._listener(Preempted(start_ps, sequence.call))
-        for sequence, _ in batch.prefills[len(batch.prefills) - batch.admitted :]:
-            self._listener(Admitted(start_ps, sequence.call, sequence.computed, sequence.fetched))
+        admitted = [sequence for sequence, _ in batch.prefills[len(batch.prefills) - batch.admitted :]]
+        given: list[tuple[int, Admitted | Received]] = [
+            (each.order, Admitted(start_ps, each.call, each.computed, each.fetched)) for each in admitted
+        ]
+        given += [(each.order, Received(start_ps, each.call, held)) for each, held in received]
+        for _, event in sorted(given, key=lambda one: one[0]):
+            self._listener(event)
         for sequence in begun:
             self._listener(Admitted(start_ps, sequence.call, sequence.computed, sequence.fetched))
         self.evicted(start_ps, evicted)

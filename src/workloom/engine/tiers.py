@@ -128,7 +128,11 @@ class Tiers:
         """Those of a profile, told by its cache from now on; None if it has none. Raises ProfileError."""
         if not profile.tiers:
             if profile.preemption == "swap":
-                raise ProfileError("preemption by swap needs a tier to swap to", where=profile.name)
+                raise ProfileError(
+                    "preemption by swap needs a tier to swap to",
+                    where=profile.name,
+                    hint="give host memory: --host-tokens N, or tiers in the profile",
+                )
             return None
         if not profile.kv_token_bytes:
             raise ProfileError(
@@ -231,10 +235,11 @@ class Tiers:
     def used(self, at_ps: int, run: Run) -> None:
         """Somebody let go of blocks on the GPU."""
         assert run.node is not None
-        state = run.boundary > 0
-        part = Part(run.node, run.boundary - 1, run.boundary, state) if state else Part(run.node, run.start, run.end)
-        for tier in self.tiers:
-            if tier.capacity is not None:  # where nothing is taken out, order does not matter
+        limited = [tier for tier in self.tiers if tier.capacity is not None]  # elsewhere order does not matter
+        if not limited:
+            return
+        for part in _parts(run, run.node):
+            for tier in limited:
                 tier.use(part, at_ps)
 
     def close(self, at_ps: int) -> None:
@@ -294,3 +299,16 @@ class Tiers:
         for node in nodes:
             node.pins -= 1
             self._prune(node)
+
+
+def _parts(run: Run, node: Node) -> list[Part]:
+    """A run by the nodes that it spans, the last first."""
+    if run.boundary:
+        return [Part(node, run.boundary - 1, run.boundary, state=True)]
+    parts, end = [], run.end
+    while end > run.start:
+        node = node.owner(end - 1)
+        first = max(run.start, node.first)
+        parts.append(Part(node, first, end))
+        end = first
+    return parts

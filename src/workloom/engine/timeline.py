@@ -9,12 +9,15 @@ tokens of k          ^ here, or, scheduling ahead,
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
+from math import isqrt
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from workloom.engine.batch import Batch
 
 
-class Steps(NamedTuple):
+class Steps(Struct, frozen=True, gc=False):
     """`length` consecutive steps: the first ends at `end_ps`, the i-th after it takes gap + (i-1)*slope (i from 1)."""
 
     first_step: int
@@ -34,19 +37,14 @@ class Steps(NamedTuple):
 
     def by(self, at_ps: int) -> int:
         """How many of them have ended at an instant."""
-        low, high = -1, self.length
-        while low + 1 < high:
-            middle = (low + high) // 2
-            if self.at(middle) <= at_ps:
-                low = middle
-            else:
-                high = middle
-        return high
+        if at_ps < self.end_ps:
+            return 0
+        return min(self.length, 1 + _elapsed(at_ps - self.end_ps, self.gap_ps, self.slope_ps, self.length))
 
     def part(self, skip: int, length: int) -> Steps:
         """`length` of them, without the first `skip`."""
         if not skip:
-            return self if length == self.length else self._replace(length=length)
+            return self if length == self.length else replace(self, length=length)
         gap = self.gap_ps + skip * self.slope_ps
         return Steps(self.first_step + skip, self.at(skip), gap, self.slope_ps, length)
 
@@ -60,7 +58,15 @@ def until(tokens: list[Steps], at_ps: int) -> list[Steps]:
     return out
 
 
-class Leap(NamedTuple):
+def _elapsed(span_ps: int, first_ps: int, slope_ps: int, most: int) -> int:
+    """How many steps fit into a span, if step i (from 0) takes first + i*slope; at most `most`."""
+    if not slope_ps:
+        return min(most, span_ps // first_ps) if first_ps else most
+    twice = 2 * first_ps - slope_ps  # slope * n^2 + twice * n <= 2 * span
+    return min(most, (isqrt(twice * twice + 8 * slope_ps * span_ps) - twice) // (2 * slope_ps))
+
+
+class Leap(Struct):
     """Equal steps under way: step i (from 0) takes first + i*slope."""
 
     batch: Batch
@@ -70,6 +76,11 @@ class Leap(NamedTuple):
     first_ps: int
     slope_ps: int
     steps: int
+    end_ps: int = 0
+    """When the last of them ends."""
+
+    def __post_init__(self) -> None:
+        self.end_ps = self.end(self.steps)
 
     def end(self, steps: int) -> int:
         """When so many of the steps are over."""
@@ -77,18 +88,9 @@ class Leap(NamedTuple):
 
     def ended_by(self, at_ps: int) -> int:
         """How many steps have ended at an instant."""
-        low, high = 0, self.steps + 1
-        while low + 1 < high:
-            middle = (low + high) // 2
-            if self.end(middle) <= at_ps:
-                low = middle
-            else:
-                high = middle
-        return low
-
-    @property
-    def end_ps(self) -> int:
-        return self.end(self.steps)
+        if at_ps < self.start_ps:
+            return 0
+        return _elapsed(at_ps - self.start_ps, self.first_ps, self.slope_ps, self.steps)
 
     @property
     def decision_ps(self) -> int:
@@ -101,6 +103,8 @@ class Leap(NamedTuple):
 
     def cut_behind(self, at_ps: int) -> Leap:
         """End at the first boundary after an instant."""
+        if at_ps >= self.end_ps:
+            return self
         return self.shorter(self.ended_by(at_ps) + 1)
 
     def cut_ahead(self, at_ps: int) -> Leap:
@@ -111,14 +115,16 @@ class Leap(NamedTuple):
 
     def shorter(self, steps: int) -> Leap:
         """Not more than so many steps."""
-        return self._replace(steps=steps) if steps < self.steps else self
+        if steps >= self.steps:
+            return self
+        return Leap(self.batch, self.start_ps, self.launch_ps, self.first_ps, self.slope_ps, steps)
 
     def tokens(self, first_step: int, held_ps: int, last_held_ps: int) -> list[Steps]:
         """When the tokens of its steps come: each so long after its end, the last perhaps longer."""
         if self.batch.tokens > 1:
             return [Steps(first_step, self.end_ps + last_held_ps, 0, 0, self.batch.tokens)]
         gap = self.first_ps + self.slope_ps
-        steps = Steps(first_step, self.end(1) + held_ps, gap, self.slope_ps, self.steps)
+        steps = Steps(first_step, self.start_ps + self.first_ps + held_ps, gap, self.slope_ps, self.steps)
         if last_held_ps == held_ps:
             return [steps]
         last = Steps(first_step + self.steps - 1, self.end_ps + last_held_ps, gap, self.slope_ps, 1)
@@ -132,9 +138,13 @@ class StepLog:
         self.limit = limit
         """How many runs of steps are kept before those nobody can ask for are dropped."""
         self._runs: list[Steps] = []
+        self._firsts: list[int] = []
+        """The first step of each run."""
 
     def add(self, tokens: list[Steps]) -> None:
-        self._runs += tokens
+        for steps in tokens:
+            self._runs.append(steps)
+            self._firsts.append(steps.first_step)
 
     @property
     def full(self) -> bool:
@@ -151,21 +161,18 @@ class StepLog:
 
     def slice(self, first: int, end: int) -> list[Steps]:
         """Steps first..end-1."""
-        runs = self._runs
-        at = max(0, bisect_right(runs, first, key=_first_step) - 1)
-        out = runs[at : bisect_left(runs, end, lo=at, key=_first_step)]
+        at = bisect_right(self._firsts, first) - 1
+        out = self._runs[max(0, at) : bisect_left(self._firsts, end)]
         if out:  # all but the outermost are whole
             last = out[-1]
-            out[-1] = last.part(0, min(last.length, end - last.first_step))
-            skip = max(0, first - out[0].first_step)
-            out[0] = out[0].part(skip, out[0].length - skip)
+            if last.first_step + last.length > end:
+                out[-1] = last.part(0, end - last.first_step)
+            skip = first - out[0].first_step
+            if skip > 0:
+                out[0] = out[0].part(skip, out[0].length - skip)
         return out
 
     def forget(self, before: int) -> None:
         """Nobody will ask for steps before this one."""
-        keep = bisect_right(self._runs, before, key=_first_step) - 1
-        del self._runs[: max(0, keep)]
-
-
-def _first_step(steps: Steps) -> int:
-    return steps.first_step
+        keep = max(0, bisect_right(self._firsts, before) - 1)
+        del self._runs[:keep], self._firsts[:keep]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +24,7 @@ from workloom.store import Manifest, Run, RunWriter
 if TYPE_CHECKING:
     from workloom.drive.http import HttpOptions, Preflight
     from workloom.engine.cluster import Cluster
+    from workloom.execute.event_log import EventLog
 
 __all__ = ["Live", "Scenario", "Simulated", "execute", "preflight"]
 
@@ -54,12 +57,14 @@ def execute(
 
         check(plan, target.workers)
     secrets = known(target.http) if isinstance(target, Live) else ()
-    writer = RunWriter.create(path, _manifest(plan, target, options, argv, scenario), document(plan), secrets)
-    with writer:
+    with (
+        _event_log(target) as log,
+        RunWriter.create(path, _manifest(plan, target, options, argv, scenario), document(plan), secrets) as writer,
+    ):
         costs: list[WorkerCost] = []
         notes: list[str] = []
         if isinstance(target, Simulated):
-            end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress, notes))
+            end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress, notes, log))
         else:
             end, costs = _live(plan, target, path, writer, options, progress, notes)
         return writer.close(
@@ -92,6 +97,14 @@ def _skipped(progress: Progress) -> dict[str, float]:
 # -- simulated
 
 
+def _event_log(target: Simulated | Live) -> AbstractContextManager[EventLog | None]:
+    if not isinstance(target, Simulated) or target.event_log is None:
+        return nullcontext()
+    from workloom.execute.event_log import EventLog, Head
+
+    return EventLog(target.event_log, Head(1, target.whole, target.prefix_cache))
+
+
 async def _simulate(
     plan: Plan,
     target: Simulated,
@@ -100,13 +113,17 @@ async def _simulate(
     options: Options,
     progress: Progress,
     notes: list[str],
+    log: EventLog | None,
 ) -> End:
     from workloom.drive.simulated import SimulatedBackend
     from workloom.engine.cluster import Cluster, serving
     from workloom.execute.sampling import Sampler
 
     fleet = target.whole
-    server = serving(fleet, prefix_cache=target.prefix_cache)
+    make = None
+    if log is not None:
+        make = partial(log.engine, prefix_cache=target.prefix_cache)
+    server = serving(fleet, prefix_cache=target.prefix_cache, engines=make)
     sampler = Sampler(server, time, writer)
     sampler.look()
 
@@ -118,9 +135,7 @@ async def _simulate(
 
     try:
         named = fleet.serving if fleet.models else None
-        backend = SimulatedBackend(
-            server, time, fleet.pools[0].profile, named, priorities=fleet.priorities, on_begin=sampler.wake
-        )
+        backend = SimulatedBackend(server, time, fleet, named, priorities=fleet.priorities, on_begin=sampler.wake)
         served = None if named is None else lambda agent, model, instance: fleet.serving(agent, model)
         return await drive(plan, backend, time, writer, options, progress, served=served, opened=opened)
     finally:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from workloom.clock import NS, VirtualClock
+from workloom.drive.scrape.families import GONE
 from workloom.drive.simulated import AFTER_EVERYTHING
 from workloom.engine.cluster import Cluster, engines
-from workloom.engine.engine import Engine, Gauges
+from workloom.engine.engine import Engine
+from workloom.engine.figures import counters
 from workloom.records import ServerSample
 
 EVERY_NS = NS
-_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+_RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
+_GAUGES = (_RUNNING, _WAITING, "vllm:kv_cache_usage_perc")
 
 
 class Taker(Protocol):
@@ -32,6 +35,8 @@ class Sampler:
         self._last: dict[tuple[str, str], tuple[int, float]] = {}
         """(figure, replica) -> when it was last looked at, and what it showed."""
         self._armed = False
+        self._seen: set[str] = set()
+        self._began_ns = clock.now()
 
     def wake(self) -> None:
         """Something goes on from now on."""
@@ -47,36 +52,40 @@ class Sampler:
     def _look(self) -> bool:
         """The same; False when nothing goes on any more."""
         now, busy = self._clock.now(), False
+        if isinstance(self._serving, Cluster):
+            self._serving.catch_up(now)  # who went by now is not there any more
         for name, engine in engines(self._serving).items():
+            if name not in self._seen:
+                self._begin(name)
             gauges = engine.gauges()[""]
             busy |= bool(gauges.running or gauges.waiting)
-            self._write(now, name, gauges, engine.kv_usage(now))
-            if engine.tiers is not None:
-                self._figure(now, "vllm:external_prefix_cache_queries", name, float(engine.tiers.queries_tokens))
-                self._figure(now, "vllm:external_prefix_cache_hits", name, float(engine.tiers.hits_tokens))
+            self._write(now, name, engine, (gauges.running, gauges.waiting, engine.kv_usage(now)))
         if isinstance(self._serving, Cluster):
-            for left_ns, name, gauges in self._serving.left:
-                self._write(left_ns, name, gauges, 0.0)
+            for left_ns, name, _ in self._serving.left:
+                self._write(left_ns, name, self._serving.replicas[int(name)].engine, (0, 0, 0.0))
+                self._taker.server(ServerSample(left_ns, GONE, 1.0, name))  # its KV is not empty then: it is not there
             self._serving.left.clear()
         return busy
+
+    def _begin(self, replica: str) -> None:
+        """One that comes later had no calls before, and no KV."""
+        if self._seen and self._clock.now() > self._began_ns:
+            for figure in (_RUNNING, _WAITING):
+                self._figure(self._began_ns, figure, replica, 0.0)
+        self._seen.add(replica)
 
     def _tick(self) -> None:
         self._armed = False
         if self._look():
             self.wake()
 
-    def _write(self, at_ns: int, replica: str, gauges: Gauges, kv_usage: float) -> None:
-        for figure, value in (
-            (_GAUGES[0], gauges.running),
-            (_GAUGES[1], gauges.waiting),
-            (_GAUGES[2], kv_usage),
-            ("vllm:prefix_cache_queries", gauges.queries_tokens),
-            ("vllm:prefix_cache_hits", gauges.hits_tokens),
-            ("vllm:num_preemptions", gauges.preemptions),
-            ("vllm:prompt_tokens", gauges.prompt_tokens),
-            ("vllm:generation_tokens", gauges.generated_tokens),
-        ):
+    def _write(self, at_ns: int, replica: str, engine: Engine, state: tuple[int, int, float]) -> None:
+        for figure, value in zip(_GAUGES, state, strict=True):
             self._figure(at_ns, figure, replica, float(value))
+        for name, _, values, label in counters(engine):
+            for of, count in values.items():
+                labelled = f"vllm:{name}" if label is None else f"vllm:{name}{{{label}={of}}}"
+                self._figure(at_ns, labelled, replica, float(count))
 
     def _figure(self, at_ns: int, figure: str, replica: str, value: float) -> None:
         last = self._last.get((figure, replica))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -21,6 +22,8 @@ class Simulated(Struct, frozen=True):
     prefix_cache: bool = True
     fleet: Fleet | None = None
     """None: one replica of the profile. Else `profile` is that of its first pool."""
+    event_log: Path | None = None
+    """A new file for what the engines do: see :mod:`workloom.execute.event_log`."""
 
     @classmethod
     def of(cls, fleet: Fleet, prefix_cache: bool = True) -> Simulated:

@@ -135,12 +135,15 @@ def rising(series: Series, edges_ns: Floats, heard_ns: float) -> Floats:
 
 
 class Level:
-    """A gauge as a step function: each value stands until the next sample, and no longer than `hold_ns`."""
+    """A gauge as a step function: each value stands until the next sample, and no longer than `hold_ns`.
 
-    def __init__(self, series: Series, hold_ns: float = HOLD_NS) -> None:
+    From `until_ns` on nothing is known.
+    """
+
+    def __init__(self, series: Series, hold_ns: float = HOLD_NS, until_ns: float = np.inf) -> None:
         self.begin_ns = series.at_ns
-        until = np.append(series.at_ns[1:], np.inf)
-        self.end_ns = np.minimum(until, series.at_ns + hold_ns)
+        until = np.minimum(np.append(series.at_ns[1:], np.inf), until_ns)
+        self.end_ns = np.maximum(self.begin_ns, np.minimum(until, series.at_ns + hold_ns))
         self.values = series.values
         spans = self.end_ns - self.begin_ns
         self._edges = np.column_stack([self.begin_ns, self.end_ns]).ravel()

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from workloom.clock import NS
-from workloom.drive.scrape.families import ADDED, FAMILIES, GAUGES, HISTOGRAMS, UP, family_of, find
+from workloom.drive.scrape.families import ADDED, FAMILIES, GAUGES, GONE, HISTOGRAMS, UP, family_of, find
 from workloom.metrics.frame import Window
 from workloom.metrics.samples import HOLD_NS, Growth, Level, Samples, Series, growth, heard, highest, quantile, rising
 from workloom.metrics.stats import Floats
@@ -73,7 +73,7 @@ class Side:
         self.heard_ns = heard(samples)
         self.up = {host: series for (name, host), series in samples.items() if name == UP}
         self.hold_ns = HOLD_NS if self.up else max(HOLD_NS, window.end_ns)
-        """A simulated server is never away: it says what changes."""
+        """A simulated server is never away: it says what changes, and when it is gone."""
         names: dict[Source, list[str]] = {}
         for (name, replica), series in samples.items():
             family = family_of(name)
@@ -108,7 +108,15 @@ class Side:
     def levels(self, figure: str) -> dict[Source, Level]:
         """A gauge by replica."""
         by = self.figures.get(figure, {})
-        return {source: Level(self.samples[names[0], source[1]], self.hold_ns) for source, names in by.items()}
+        return {
+            source: Level(self.samples[names[0], source[1]], self.hold_ns, self._until_ns(figure, source[1]))
+            for source, names in by.items()
+        }
+
+    def _until_ns(self, figure: str, replica: str) -> float:
+        """When a replica went: no calls run on it from then on, and of its KV there is nothing to say."""
+        gone = self.samples.get((GONE, replica))
+        return np.inf if gone is None or figure in ADDED else float(gone.at_ns[0])
 
     def gauge(self, figure: str) -> Gauge:
         """A gauge over the window, replicas together."""

@@ -1,7 +1,8 @@
 """/metrics: the engine's state and its calls under vLLM's names, types and buckets.
 
-Latencies are the engine's own instants, from arrival at the server. Prefix-cache counters rise when a call ends, token
-counters also while it runs. What an engine keeps no account of (its own CPU, LoRA, speculation) is not there.
+Latencies are the engine's own instants, from arrival at the server. Prefix-cache counters rise when a call is admitted,
+token counters while it runs, prompt tokens by source when it ends. What an engine keeps no account of (its own CPU,
+LoRA, speculation) is not there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from workloom.engine.cluster import Cluster, UnderWay, engines
 from workloom.engine.engine import PS, Engine, Finished, Steps
+from workloom.engine.figures import counters
 from workloom.serve.pump import Call, Pump
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -152,13 +154,18 @@ class Page(Collector):
         now = self._pump.stamp()
         in_flight = self._in_flight(now)
         for name, engine in engines(self._serving).items():
-            labels = {"model_name": self._model, "engine": name or "0"}
+            labels = {"model_name": self._model_of(name), "engine": name or "0"}
             view = _View(labels, engine, in_flight.get(name, (0, 0)), self._books.of(name))
             for family in view.families(now):
                 known = families.setdefault(family.name, family)
                 if known is not family:
                     known.samples += family.samples
         yield from families.values()
+
+    def _model_of(self, replica: str) -> str:
+        """The first name that its pool answers to, where pools have names."""
+        models = self._serving.pool_of(replica).models if isinstance(self._serving, Cluster) else ()
+        return models[0] if models else self._model
 
     def _in_flight(self, now_ns: int) -> dict[str, tuple[int, int]]:
         """By replica: tokens of the prompts that are computed, and of the answers made so far, of calls under way."""
@@ -183,38 +190,16 @@ class _View:
         self._labels, self._engine, self._in_flight, self._book = labels, engine, in_flight, book
 
     def families(self, now_ns: int) -> Iterator[Metric]:
-        gauges = self._engine.gauges()[""]
-        prompts = gauges.prompt_tokens + self._in_flight[0]
-        generated = gauges.generated_tokens + self._in_flight[1]
-        gauge, counter = self._gauge, self._counter
+        gauges, gauge = self._engine.gauges()[""], self._gauge
         yield gauge("num_requests_running", "Number of requests in model execution batches.", gauges.running)
         yield gauge("num_requests_waiting", "Number of requests waiting to be processed.", gauges.waiting)
         yield gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", self._engine.kv_usage(now_ns))
-        tokens = "in terms of number of"
-        yield counter(
-            "prefix_cache_queries", f"Prefix cache queries, {tokens} queried tokens.", {"": gauges.queries_tokens}
-        )
-        yield counter("prefix_cache_hits", f"Prefix cache hits, {tokens} cached tokens.", {"": gauges.hits_tokens})
-        yield counter("num_preemptions", "Cumulative number of preemption from the engine.", {"": gauges.preemptions})
-        yield counter("prompt_tokens", "Number of prefill tokens processed.", {"": prompts})
-        yield counter("prompt_tokens_cached", "Number of cached prompt tokens.", {"": gauges.hits_tokens})
-        tiers = self._engine.tiers
-        if tiers is not None:
-            about = "External prefix cache {}, in terms of number of {} tokens."
-            queries = {"": tiers.queries_tokens}
-            yield counter("external_prefix_cache_queries", about.format("queries", "queried"), queries)
-            yield counter("external_prefix_cache_hits", about.format("hits", "cached"), {"": tiers.hits_tokens})
-        sources = {  # hits in tiers are counted at admission, these at the end: taken apart, one would fall at times
-            "local_compute": gauges.prompt_tokens - gauges.hits_tokens,
-            "local_cache_hit": gauges.hits_tokens,
-            "external_kv_transfer": 0,
-        }
-        yield counter("prompt_tokens_by_source", "Number of prompt tokens by source.", sources, label="source")
-        yield counter("generation_tokens", "Number of generation tokens processed.", {"": generated})
-        yield counter(
+        for figure in counters(self._engine, *self._in_flight):
+            yield self._counter(*figure)
+        yield self._counter(
             "request_success",
             "Count of successfully processed requests.",
-            self._book.finished,
+            {**self._book.finished},
             label="finished_reason",
         )
         for name, (about, _) in _HISTOGRAMS.items():
@@ -229,7 +214,7 @@ class _View:
         family.add_metric(list(self._labels.values()), value)
         return family
 
-    def _counter(self, name: str, about: str, values: dict[str, int], label: str | None = None) -> Metric:
+    def _counter(self, name: str, about: str, values: dict[str, float], label: str | None = None) -> Metric:
         names = [*self._labels, *([] if label is None else [label])]
         family = CounterMetricFamily(f"vllm:{name}", about, labels=names)
         for value_of, value in values.items():

@@ -23,13 +23,13 @@ from workloom.answers.calibrate.decode import fit_decode, fit_error, measured
 from workloom.answers.calibrate.episodes import Episode, episodes
 from workloom.answers.calibrate.estimate import Estimate
 from workloom.answers.calibrate.front import fit_front
-from workloom.answers.calibrate.launch import decided_ahead, fit_launches
+from workloom.answers.calibrate.launch import decided_ahead, fit_launches, unhidden
 from workloom.answers.calibrate.observed import Floats, Observed, read
 from workloom.answers.calibrate.pool import check_pool, joined
 from workloom.answers.calibrate.prompts import prefills, server_tokens
-from workloom.answers.calibrate.replay import replay
+from workloom.answers.calibrate.replay import replays
 from workloom.answers.calibrate.residuals import Residual, residuals
-from workloom.answers.calibrate.server import Server, gather
+from workloom.answers.calibrate.server import Server, gather, hit_rate
 from workloom.answers.calibrate.template import fit_template
 from workloom.answers.calibrate.windows import Windows, merged_chunks, quiet_windows
 from workloom.engine.profile import FitError, Profile
@@ -44,9 +44,14 @@ __all__ = [
     "calibrate",
     "check",
     "gather",
+    "hit_rate",
     "read",
     "written",
 ]
+
+
+REPLAYS = 5
+"""How often a run is replayed to be compared."""
 
 
 class Checked(Struct, frozen=True):
@@ -86,11 +91,12 @@ def calibrate(
     ahead: bool | None = None,
     seed: int = 0,
     cross: bool = True,
+    count: int = REPLAYS,
 ) -> Calibration:
     """Fit a profile to runs of one server. Raises UsageError when they are not of one, or show no plain decoding.
 
     `ahead`: whether steps are decided ahead (async scheduling), where it is known; None: as the stalls say.
-    `cross`: with several runs, predict each from the others as well.
+    `cross`: with several runs, predict each from the others as well. `count`: how often each is replayed.
     """
     if not runs:
         raise UsageError("nothing to calibrate from", expected="run directories or files of rows", found="none")
@@ -99,13 +105,13 @@ def calibrate(
     seen = [_look(run, server) for run in runs]
     check_pool([run.name for run in runs], [each.windows for each in seen])
     profile, estimates = _fit(seen, server, name, ahead, seed)
-    checked = [Checked(run.name, False, check(run, profile, server, seed)) for run in runs]
+    checked = [Checked(run.name, False, check(run, profile, server, seed, count=count)) for run in runs]
     profile = replace(profile, error=_error(profile, checked))
     if cross and len(runs) > 1:
         for left, run in enumerate(runs):
             rest = [each for at, each in enumerate(seen) if at != left]
             without, _ = _fit(rest, server, name, ahead, seed)
-            checked.append(Checked(run.name, True, check(run, without, server, seed)))
+            checked.append(Checked(run.name, True, check(run, without, server, seed, count=count)))
     return Calibration(
         profile=profile,
         estimates={**estimates, **said},
@@ -116,9 +122,21 @@ def calibrate(
     )
 
 
-def check(run: Observed, profile: Profile, server: Server, seed: int = 0) -> list[Residual]:
-    """A run against its own arrivals on the engine."""
-    return residuals(run, replay(run, profile, prefix_cache=server.prefix_cache), seed=seed)
+def check(
+    run: Observed,
+    profile: Profile,
+    server: Server,
+    seed: int = 0,
+    hit_rate: float | None = None,
+    count: int = REPLAYS,
+) -> list[Residual]:
+    """A run against its own arrivals on the engine, the median of so many replays.
+
+    `hit_rate`: the measured one, where the run does not say what was cached. Of the server only counts whether its
+    prefix cache is on.
+    """
+    predicted = replays(run, profile, prefix_cache=server.prefix_cache, count=count, seed=seed)
+    return residuals(run, predicted, hit_rate, seed)
 
 
 def _error(profile: Profile, checked: list[Checked]) -> FitError:
@@ -157,6 +175,7 @@ def _fit(
         beyond = beyond_by(launches, decode, compute, server)
         launches = fit_launches(found, server, launches.ahead, seed, beyond)
         compute = fit_compute(found, server, launches, decode, seed, beyond)
+    launches = unhidden(launches, max(decode["weights_ps"].value, compute["prefill_base_ps"].value))
     front = fit_front([(each.observed, each.tokens, each.episodes) for each in seen], launches.ahead, seed)
     fitted = Fitted(decode, launches, compute, front)
     source = (

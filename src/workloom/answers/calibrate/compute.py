@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from workloom.answers.calibrate.decode import PS, SPREAD
 from workloom.answers.calibrate.episodes import Episode, Step
-from workloom.answers.calibrate.estimate import Estimate, bootstrap, least_absolute, prior
+from workloom.answers.calibrate.estimate import Estimate, least_absolute_given, prior, settle
 from workloom.answers.calibrate.launch import BOUND_S, FEWEST, Beyond, Launches
 from workloom.answers.calibrate.observed import Floats, Ints
+from workloom.answers.calibrate.priors import priors
 from workloom.answers.calibrate.server import Server
 
 RANGE = 4.0
@@ -54,7 +57,7 @@ def fit_compute(
         sure = [row for row in rows if row.alone]
         rows = sure if sum(row.total_s > row.floor_s + BOUND_S for row in sure) >= FEWEST else rows
     read = (decode["weights_ps"].value + decode["experts_ps"].value) / PS
-    pair = server.pair_ps() / PS
+    said = priors(server)
     outlast = np.array([row.total_s > row.floor_s + BOUND_S for row in rows], dtype=bool)
     tokens = np.array([row.tokens for row in rows], dtype=np.float64)
     small = np.array([row.small for row in rows], dtype=bool)
@@ -63,32 +66,38 @@ def fit_compute(
     floor = np.array([row.floor_s + BOUND_S - row.other_s for row in rows])
     wide = bool(outlast.sum() >= FEWEST and tokens[outlast].max() >= RANGE * tokens.min())
     long = bool(outlast.sum() >= FEWEST and (pairs[outlast] > PAIRS).sum() >= FEWEST)
-    target = np.array([row.total_s - row.other_s for row in rows])
-    known = np.zeros(len(rows)) if wide else np.full(len(rows), read)
-    if not long:
-        known = known + pair * pairs
-    columns = [np.where(small, 0.0, tokens), np.where(small, tokens, 0.0)]
     beside = bool(outlast.sum() >= FEWEST and batch[outlast].max() >= SPREAD * max(1.0, batch[outlast].min()))
-    columns += [batch] if beside else []
-    columns += [pairs] if long else []
-    columns += [np.ones(len(rows))] if wide else []
-    features = np.column_stack(columns) if rows else np.zeros((0, len(columns)))
+    target = np.array([row.total_s - row.other_s for row in rows])
+    columns = (np.where(small, 0.0, tokens), np.where(small, tokens, 0.0), batch, pairs, np.ones(len(rows)))
+    features = np.column_stack(columns) if rows else np.zeros((0, 5))
+    token = said.step.prefill_token_ps / PS
+    beyond_decode = max(0.0, token - decode["sequence_ps"].value / PS)
+    fallback = {0: token, 1: token, 2: beyond_decode, 3: said.pair_ps / PS, 4: read}
+    none = {0: bool((outlast & ~small).any()), 1: bool((outlast & small).any())}
+    held = {at: fallback[at] for at, seen in {**none, 2: beside, 3: long, 4: wide}.items() if not seen}
 
-    def fit(points: Ints) -> Floats:
+    def chosen(held: Mapping[int, float], points: Ints) -> tuple[Floats, Ints]:
         """Steps that outlast their launch took what they took; the others at most their launch."""
         if not outlast[points].any():
-            return np.zeros(len(columns))
-        chosen = points[outlast[points]]
+            return np.array([held.get(at, fallback[at]) for at in range(5)]), points[:0]
+        use = points[outlast[points]]
         for _ in range(10):
-            found = least_absolute(features[chosen], np.where(outlast, target, floor)[chosen] - known[chosen])
-            over = (features @ found + known > floor) & ~outlast
+            found = least_absolute_given(features[use], np.where(outlast, target, floor)[use], held)
+            over = (features @ found > floor) & ~outlast
             after = points[outlast[points] | over[points]]
-            if len(after) == len(chosen):
+            if len(after) == len(use):
                 break
-            chosen = after
-        return found
+            use = after
+        return found, use
 
-    values, errors = bootstrap(fit, len(rows), seed, "compute")
+    def fit(held: Mapping[int, float], points: Ints) -> Floats:
+        return chosen(held, points)[0]
+
+    def loss(found: Floats) -> float:
+        off = features @ found - np.where(outlast, target, floor)
+        return float(np.where(outlast, np.abs(off), np.maximum(0.0, off)).sum())
+
+    values, errors, held = settle(fit, loss, held, fallback, len(rows), seed, "compute")
     tokens, small, pairs = tokens[outlast], small[outlast], pairs[outlast]
     eager, graphs = int((~small).sum()), int(small.sum())
     out = {
@@ -98,33 +107,41 @@ def fit_compute(
     if not launches.graphs:
         out["graph_token_ps"] = Estimate(0.0, None, 0, True, "no steps of another kind")
     elif graphs < FEWEST:
-        out["graph_token_ps"] = prior(
-            out["prefill_token_ps"].value, "no small step that its launch hides", "that of larger ones"
-        )
+        held_at = out["prefill_token_ps"].value if eager >= FEWEST else token * PS
+        out["graph_token_ps"] = prior(held_at, "no small step that its launch hides not", "that of larger ones")
     if eager < FEWEST:
         missing = f"{eager} large steps that outlast their launch"
-        out["prefill_token_ps"] = prior(
-            out["graph_token_ps"].value if graphs >= FEWEST else 0.0, missing, "that of small ones"
-        )
+        seen = graphs >= FEWEST
+        value, source = (out["graph_token_ps"].value, "that of small ones") if seen else (token * PS, said.source)
+        out["prefill_token_ps"] = prior(value, missing, source)
     elif tokens[~small].max() < LARGE:
         largest = f"seen up to {int(tokens[~small].max()):,} tokens a step"
         out["prefill_token_ps"] = Estimate(float(values[0] * PS), float(errors[0] * PS), eager, True, largest)
-    if beside:
-        out["mixed_sequence_ps"] = Estimate(float(values[2] * PS), float(errors[2] * PS), len(tokens), True)
-    else:
-        out["mixed_sequence_ps"] = prior(0.0, "no range of batches beside steps that outlast their launch", "nothing")
-    if long:
-        at = 2 + beside
-        out["pair_ps"] = Estimate(float(values[at] * PS), float(errors[at] * PS), int((pairs > PAIRS).sum()), True)
-    else:
-        most = int(pairs.max()) if len(pairs) else 0
-        source = "attention's operations at 0.4 of the peak" if pair else "nothing: layers, heads or GPU are not known"
-        out["pair_ps"] = prior(pair * PS, f"steps of up to {most:,} query-key pairs, over 20,000,000 needed", source)
-    if wide:
-        out["prefill_base_ps"] = Estimate(float(values[-1] * PS), float(errors[-1] * PS), len(tokens), True)
-    else:
-        missing = "no range of chunk sizes that outlast their launch"
-        out["prefill_base_ps"] = prior(read * PS, missing, "reading the weights and all experts")
+    most = int(pairs.max()) if len(pairs) else 0
+    rest = (
+        (
+            2,
+            "mixed_sequence_ps",
+            "no range of batches beside steps that outlast their launch",
+            f"a prefill token's, {said.source}",
+        ),
+        (3, "pair_ps", f"steps of up to {most:,} query-key pairs, over 20,000,000 needed", said.pair_source),
+        (
+            4,
+            "prefill_base_ps",
+            "no range of chunk sizes that outlast their launch",
+            "reading the weights and all experts",
+        ),
+    )
+    contrast = {2: beside, 3: long, 4: wide}
+    for at, name, missing, source in rest:
+        points = int((pairs > PAIRS).sum()) if name == "pair_ps" else len(tokens)
+        out[name] = Estimate(float(values[at] * PS), float(errors[at] * PS), points, True)
+        if at in held:
+            out[name] = prior(held[at] * PS, "it makes no difference" if contrast[at] else missing, source)
+        elif not values[at]:
+            worse = f": {fallback[at] * PS:.3g} ps would fit worse" if fallback[at] else ""
+            out[name] = replace(out[name], why=f"seen to be nothing{worse}")
     return out
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from workloom.answers.calibrate.estimate import Estimate, bootstrap, least_absolute, prior
+from workloom.answers.calibrate.estimate import (
+    Estimate,
+    bootstrap,
+    least_absolute,
+    least_absolute_given,
+    prior,
+    settle,
+)
 from workloom.answers.calibrate.observed import Floats, Ints
+from workloom.answers.calibrate.priors import priors
 from workloom.answers.calibrate.server import Server
 from workloom.answers.calibrate.windows import Windows
 from workloom.engine.profile import FitError
@@ -42,53 +52,65 @@ def fit_decode(windows: Windows, server: Server, seed: int) -> dict[str, Estimat
     """
     sizes = padded(windows.batch, server.graph_sizes)
     each = windows.context_tokens / np.maximum(windows.batch, 1)
-    known = server.context_token_ps() / PS
+    said = priors(server)
     reads_context = bool((each > LONG_CONTEXT).sum() >= 5) and float(np.ptp(each)) > LONG_CONTEXT / 2
     ranges = len(sizes) > 0 and sizes.max() >= SPREAD * sizes.min() and len(np.unique(sizes)) >= 3
     top = _top(windows.batch, sizes)
-    columns = [np.ones(len(sizes))]
-    if ranges:
-        columns.append(experts_read(sizes, server) if server.experts else sizes.astype(np.float64))
-    if reads_context:
-        columns.append(windows.context_tokens)
-    without = windows.gap_s - known * windows.context_tokens
-    features = np.column_stack(columns)
-
-    def fit(points: Ints) -> Floats:
-        counts = {size: int((sizes[points] == size).sum()) for size in np.unique(sizes[points])}
-        weights = np.array([1 / (counts[size] + FEW) for size in sizes[points]])
-        padding = 0.0
-        seen = points[sizes[points] == top]
-        if len(seen) > 1 and len(np.unique(windows.batch[seen])) > 1:
-            empty = (top - windows.batch[seen]).astype(np.float64)
-            padding = float(least_absolute(np.column_stack((np.ones(len(seen)), empty)), without[seen])[1])
-        target = (windows.gap_s if reads_context else without) - padding * (sizes - windows.batch)
-        return np.append(padding, least_absolute(features[points], target[points], weights))
-
-    found, errors = bootstrap(fit, len(sizes), seed, "decode")
-    at = iter(zip(found.tolist(), errors.tolist(), strict=True))
-    padding = _seen(next(at), int((sizes == top).sum()))
-    out = {"weights_ps": _seen(next(at), len(sizes))}
-    if top:
-        out["padding_ps"] = padding
-    else:
-        out["padding_ps"] = prior(0.0, "no padded batch size with calls enough of several batches", "nothing")
     grows = "experts_ps" if server.experts else "sequence_ps"
-    if ranges:
-        out[grows] = _seen(next(at), len(sizes))
+    growing = experts_read(sizes, server) if server.experts else sizes.astype(np.float64)
+    features = np.column_stack((np.ones(len(sizes)), growing, windows.context_tokens))
+    fallback = {1: getattr(said.step, grows) / PS, 2: said.context_token_ps / PS}
+    held = {at: fallback[at] for at, seen in ((1, ranges), (2, reads_context)) if not seen}
+
+    def padding(points: Ints) -> float:
+        seen = points[sizes[points] == top]
+        if len(seen) < 2 or len(np.unique(windows.batch[seen])) < 2:
+            return 0.0
+        empty = (top - windows.batch[seen]).astype(np.float64)
+        without = windows.gap_s[seen] - fallback[2] * windows.context_tokens[seen]
+        return float(least_absolute(np.column_stack((np.ones(len(seen)), empty)), without)[1])
+
+    def weights(points: Ints) -> Floats:
+        counts = {size: int((sizes[points] == size).sum()) for size in np.unique(sizes[points])}
+        return np.array([1 / (counts[size] + FEW) for size in sizes[points]])
+
+    def fit(held: Mapping[int, float], points: Ints) -> Floats:
+        target = windows.gap_s[points] - padding(points) * (sizes - windows.batch)[points]
+        return least_absolute_given(features[points], target, held, weights(points))
+
+    def loss(found: Floats) -> float:
+        target = windows.gap_s - padding(everything) * (sizes - windows.batch)
+        return float((weights(everything) * np.abs(features @ found - target)).sum())
+
+    everything = np.arange(len(sizes))
+    found, errors, held = settle(fit, loss, held, fallback, len(sizes), seed, "decode")
+    at = list(zip(found.tolist(), errors.tolist(), strict=True))
+    empty, spread = bootstrap(lambda points: np.array([padding(points)]), len(sizes), seed, "padding")
+    out = {"weights_ps": _seen(at[0], len(sizes))}
+    if top and empty[0] > 2 * spread[0]:
+        out["padding_ps"] = _seen((float(empty[0]), float(spread[0])), int((sizes == top).sum()))
     else:
         missing = (
-            f"decode batches (padded) of {sizes.min() if len(sizes) else 0} to {sizes.max() if len(sizes) else 0} only"
+            "no padded batch size with calls enough of several batches"
+            if not top
+            else "what an empty slot costs is within its error"
         )
-        out[grows] = prior(0.0, missing, "nothing: steps of larger batches come out too fast")
-    other = "sequence_ps" if server.experts else "experts_ps"
-    out[other] = Estimate(0.0, None, 0, True, "left out of the form" if server.experts else "the model has no experts")
-    if reads_context:
-        out["context_token_ps"] = _seen(next(at), len(sizes))
+        out["padding_ps"] = prior(0.0, missing, "nothing beside the padding's share of the form")
+    if 1 not in held:
+        out[grows] = _seen(at[1], len(sizes))
     else:
-        longest = int(each.max()) if len(each) else 0
-        source = "KV bytes over 0.91 of the memory bandwidth" if known else "nothing: KV bytes or GPU are not known"
-        out["context_token_ps"] = prior(known * PS, f"contexts up to {longest:,} tokens, over 20,000 needed", source)
+        missing = f"decode batches (padded) of {sizes.min()} to {sizes.max()} only"
+        out[grows] = prior(held[1] * PS, missing if not ranges else "batches make no difference", said.source)
+    other, why = ("experts_ps", "the model has no experts")
+    if server.experts:
+        other, why = "sequence_ps", "over such batches it looks like experts_ps, which has it"
+    out[other] = Estimate(0.0, None, 0, not server.experts, why)
+    if 2 not in held:
+        out["context_token_ps"] = _seen(at[2], len(sizes))
+    else:
+        missing = f"contexts up to {int(each.max()):,} tokens, over 20,000 needed"
+        missing = missing if not reads_context else "contexts make no difference"
+        out["context_token_ps"] = prior(held[2] * PS, missing, said.context_source)
     return out
 
 

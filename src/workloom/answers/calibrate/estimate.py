@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from msgspec import Struct
@@ -63,3 +63,50 @@ def least_absolute(features: Floats, target: Floats, weights: Floats | None = No
         found = after
         factor = weight / np.maximum(np.abs(target - scaled @ found), floor)
     return np.asarray(found / scale, dtype=np.float64)
+
+
+def least_absolute_given(
+    features: Floats, target: Floats, held: Mapping[int, float], weights: Floats | None = None
+) -> Floats:
+    """The same with some coefficients held at what they are said to be; all of them, in the columns' order."""
+    known, free = list(held), [at for at in range(features.shape[1]) if at not in held]
+    found = np.zeros(features.shape[1])
+    found[known] = [held[at] for at in known]
+    rest = target - features[:, known] @ found[known]
+    if free:
+        found[free] = least_absolute(features[:, free], rest, weights)
+    return found
+
+
+Fit = Callable[[Mapping[int, float], Ints], Floats]
+"""Coefficients from those points, some of them held."""
+WORSE = 1.05
+"""So many times the residuals speak against a prior."""
+
+
+def settle(
+    fit: Fit,
+    loss: Callable[[Floats], float],
+    held: Mapping[int, float],
+    fallback: Mapping[int, float],
+    points: int,
+    seed: int,
+    *path: str,
+) -> tuple[Floats, Floats, dict[int, float]]:
+    """A fit without zeros that nobody saw: coefficients, their errors, and those that are held in the end.
+
+    No coefficient may be below zero, so one that the points say nothing of often ends at zero, with no error at all.
+    There its `fallback` is put in its place and the rest is fitted again. If that is hardly worse, it stays: the
+    coefficient is not identified. Else zero is what was seen.
+    """
+    held = dict(held)
+    everything = np.arange(points)
+    whole = fit(held, everything)
+    for at, value in fallback.items():
+        if at in held or not value or whole[at] > value * 1e-6:
+            continue
+        other = fit({**held, at: value}, everything)
+        if loss(other) <= WORSE * loss(whole):
+            held[at], whole = value, other
+    values, errors = bootstrap(lambda chosen: fit(held, chosen), points, seed, *path)
+    return values, errors, held

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from workloom.answers.calibrate.decode import PS
 from workloom.answers.calibrate.episodes import Episode
-from workloom.answers.calibrate.estimate import Estimate, bootstrap, least_absolute, prior
+from workloom.answers.calibrate.estimate import Estimate, least_absolute_given, prior, settle
 from workloom.answers.calibrate.launch import FEWEST
 from workloom.answers.calibrate.observed import Floats, Ints, Observed
+from workloom.answers.calibrate.priors import CALL_PS, END_PS, FIRST_TOKEN_PS, MEASURED, PROMPT_TOKEN_PS
 
 LENGTHS = 3
 """Different prompt lengths (they differ by a tenth at least) from which a cost a token is believed."""
-CALL_PS, PROMPT_TOKEN_PS = 2e9, 2e6
-"""What the profiles computed from kernel tables have (scripts/make_profiles.py): the priors."""
 SAME_CALL = 0.05
 """A session's next call that leaves within so many seconds of the last token waited for nothing else."""
 
@@ -41,32 +42,42 @@ def fit_front(runs: list[tuple[Observed, Floats, list[Episode]]], ahead: bool, s
     usual = float(np.median(wait)) if late else 0.0
     stood_s = np.array(stood) + wait - usual
     lengths = _lengths(prompt)
-    features = np.column_stack((np.ones(len(prompt)), prompt)) if lengths >= LENGTHS else np.ones((len(prompt), 1))
+    features = np.column_stack((np.ones(len(prompt)), prompt))
 
-    def fit(points: Ints) -> Floats:
-        return least_absolute(features[points], stood_s[points]) if len(points) else np.zeros(features.shape[1])
+    def fit(held: Mapping[int, float], points: Ints) -> Floats:
+        return least_absolute_given(features[points], stood_s[points], held) if len(points) else np.zeros(2)
 
+    def loss(found: Floats) -> float:
+        return float(np.abs(features @ found - stood_s).sum())
+
+    stated = "the default of the computed profiles"
     if len(stood) < FEWEST:
         missing = f"{len(stood)} lone arrivals beside a call that decodes"
-        stated = "the default of the computed profiles"
         out = {
             "call_ps": prior(CALL_PS, missing, stated),
             "prompt_token_ps": prior(PROMPT_TOKEN_PS, missing, stated),
-            "first_token_ps": prior(0.0, missing, "delivered with its step"),
+            "first_token_ps": prior(FIRST_TOKEN_PS, missing, MEASURED),
         }
     else:
-        values, errors = bootstrap(fit, len(stood), seed, "front end")
-        out = {"call_ps": Estimate(float(values[0] * PS), float(errors[0] * PS), len(stood), True)}
-        if lengths >= LENGTHS:
-            out["prompt_token_ps"] = Estimate(float(values[1] * PS), float(errors[1] * PS), len(stood), True)
-        else:
-            out["prompt_token_ps"] = prior(0.0, f"{lengths} prompt lengths, 3 needed", "nothing: it is part of call_ps")
-        out["first_token_ps"] = Estimate(max(0.0, usual) * PS, _error(wait) * PS, len(late), True)
+        fallback = {0: CALL_PS / PS, 1: PROMPT_TOKEN_PS / PS}
+        known = {1: min(fallback[1], float(np.median(stood_s / prompt)))} if lengths < LENGTHS else {}
+        values, errors, held = settle(fit, loss, known, fallback, len(stood), seed, "front end")
+        out = {}
+        for at, name in enumerate(("call_ps", "prompt_token_ps")):
+            out[name] = Estimate(float(values[at] * PS), float(errors[at] * PS), len(stood), True)
+            if at in held:
+                missing = (
+                    f"{lengths} prompt lengths, 3 needed" if at and lengths < LENGTHS else "it makes no difference"
+                )
+                out[name] = prior(float(values[at] * PS), missing, stated)
+        out["first_token_ps"] = Estimate(usual * PS, _error(wait) * PS, len(late), True)
+        if usual <= 0:
+            out["first_token_ps"] = prior(0.0, "first tokens come no later than others", "delivered with its step")
     leaves = np.concatenate([_turnaround(observed) for observed, _, _ in runs])
     if len(leaves) >= FEWEST:
         out["end_ps"] = Estimate(float(np.median(leaves)) * PS, _error(leaves) * PS, len(leaves), True)
     else:
-        out["end_ps"] = prior(0.0, f"{len(leaves)} calls that follow another at once", "nothing")
+        out["end_ps"] = prior(END_PS, f"{len(leaves)} calls that follow another at once", MEASURED)
     return out
 
 
@@ -79,9 +90,18 @@ def _lengths(prompts: Floats) -> int:
 
 
 def _turnaround(observed: Observed) -> Floats:
-    """From the last token of a call to its session's next being sent, where nothing else was waited for."""
-    follows = np.flatnonzero(observed.before >= 0)
-    waits: Floats = observed.start_s[follows] - observed.last_s[observed.before[follows]]
+    """From the last token of what a call waited for to its being sent, where it waited for nothing else.
+
+    Of calls that were ready together only the first counts: a client takes them up one by one.
+    """
+    first: dict[int, float] = {}
+    last = observed.last_s
+    for call, after in enumerate(observed.after):
+        if after:
+            wait = float(observed.start_s[call] - max(last[at] for at in after))
+            family = int(observed.family[call])
+            first[family] = min(first.get(family, wait), wait)
+    waits = np.array(list(first.values()))
     return waits[(waits >= 0) & (waits < SAME_CALL)]
 
 

@@ -13,25 +13,29 @@ others see one long gap and then a short one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from workloom.answers.calibrate.decode import PS
 from workloom.answers.calibrate.episodes import Episode, Step
-from workloom.answers.calibrate.estimate import Estimate, bootstrap, least_absolute, prior
+from workloom.answers.calibrate.estimate import Estimate, least_absolute_given, prior, settle
 from workloom.answers.calibrate.observed import Bools, Floats, Ints
+from workloom.answers.calibrate.priors import ADMIT_PS, ADMIT_SHARE, COMPUTED, LAUNCH_PS, MEASURED, TAIL_PS
 from workloom.answers.calibrate.server import Server
 
 FEWEST, SOME = 4, 3
 """Stalls of a kind from which one is believed."""
-LAUNCH_PS, ADMIT_PS = 5e9, 1e9
-"""What the profiles computed from kernel tables have (scripts/make_profiles.py): the priors."""
 SHORTEST = 1.05
 """Stalls up to so many times the shortest tenth of their kind are launches, for want of better knowledge."""
 PLATEAU = 1.3
 """Largest over smallest of those steps, by tokens: so much must make no difference."""
+HIDDEN = 1.15
+"""A launch up to so many times what the GPU takes at least is not told from that."""
+NEARLY = 0.85
+"""A gap that the GPU may have made to that share is no launch."""
 BOUND_S = 0.002
 """How far behind its tail a step ends whose time is the GPU's."""
 
@@ -91,28 +95,30 @@ def fit_launches(
     new = np.array([gap.step.new for gap in gaps], dtype=np.float64)
     took = np.array([gap.took_s for gap in gaps])
     graphs = bool(small.sum() >= FEWEST and (~small).sum() >= FEWEST) and _cheaper(took, small, new)
-    mixed = _contrast(small & graphs, new)
-    columns = [np.where(small & graphs, 0.0, 1.0), np.where(small & graphs, 1.0, 0.0)]
-    if mixed:
-        columns.append(new)
-    features = np.column_stack(columns) if gaps else np.zeros((0, 2))
+    kinds = np.where(small & graphs, 0.0, 1.0), np.where(small & graphs, 1.0, 0.0)
+    features: Floats = np.column_stack((*kinds, new)) if gaps else np.zeros((0, 3))
 
-    def fit(points: Ints) -> Floats:
-        if not len(points):
-            return np.zeros(features.shape[1])
-        counts: dict[tuple[bool, float], int] = {}
-        for kind in zip(small[points].tolist(), new[points].tolist(), strict=True):
-            counts[kind] = counts.get(kind, 0) + 1
+    def weights(points: Ints) -> Floats:
+        counts = Counter(zip(small[points].tolist(), new[points].tolist(), strict=True))
         kinds = zip(small[points].tolist(), new[points].tolist(), strict=True)
-        return least_absolute(features[points], took[points], np.array([counts[kind] ** -0.5 for kind in kinds]))
+        return np.array([counts[kind] ** -0.5 for kind in kinds])
+
+    def fit(held: Mapping[int, float], points: Ints) -> Floats:
+        if not len(points):
+            return np.zeros(3)
+        return least_absolute_given(features[points], took[points], held, weights(points))
+
+    def loss(found: Floats) -> float:
+        return float((weights(np.arange(len(gaps))) * np.abs(features @ found - took)).sum())
 
     if len(gaps) < FEWEST:
         missing = f"{len(gaps)} stalls that can be read"
-        usual = "the default of the computed profiles (the upper end of the CPU work usual in vLLM)"
-        floor, admit = prior(LAUNCH_PS, missing, usual), prior(ADMIT_PS, missing, usual)
+        floor, admit = prior(LAUNCH_PS, missing, COMPUTED), prior(ADMIT_PS, missing, COMPUTED)
         return Launches(ahead, False, floor, prior(0.0, missing, "one launch for all"), admit, tail)
-    fitted, spread = bootstrap(fit, len(gaps), seed, "launch")
-    values, errors = fitted.tolist(), spread.tolist()
+    usual = min(ADMIT_PS / PS, ADMIT_SHARE * float(np.median(took)))
+    contrast = _contrast(small & graphs, new)
+    at, spread, held = settle(fit, loss, {} if contrast else {2: usual}, {2: usual}, len(gaps), seed, "launch")
+    values, errors = at.tolist(), spread.tolist()
     eager = int((~(small & graphs)).sum())
     first = Estimate(values[0] * PS, errors[0] * PS, eager, True)
     if eager < FEWEST:
@@ -122,11 +128,28 @@ def fit_launches(
     graph = Estimate(values[1] * PS, errors[1] * PS, len(gaps) - eager, True)
     if not graphs:
         graph = prior(0.0, f"no cheaper launch of steps up to {server.graph_tokens} tokens", "one launch for all")
-    if mixed:
+    if 2 not in held:
         admit = Estimate(values[2] * PS, errors[2] * PS, len(gaps), True)
     else:
-        admit = prior(0.0, "every step with prefill admits as many calls", "nothing: it is part of launch_ps")
+        missing = (
+            "steps with prefill that admit different numbers of calls take as long"
+            if contrast
+            else ("every step with prefill whose launch is seen admits as many calls")
+        )
+        admit = prior(values[2] * PS, missing, f"{COMPUTED}, taken out of launch_ps")
     return Launches(ahead, graphs, first, graph, admit, tail)
+
+
+def unhidden(launches: Launches, gpu_ps: float) -> Launches:
+    """Launches, unless the GPU hides them: where steps are not decided ahead one that takes no longer than the shortest
+    step with prefill (`gpu_ps`) cannot be told from it."""
+    whole = launches.launch_ps.value + launches.admit_ps.value
+    if launches.ahead or launches.graphs or not launches.launch_ps.identified or whole > HIDDEN * gpu_ps:
+        return launches
+    missing = f"steps with prefill take {whole / 1e9:.3g} ms or more, which the GPU may need"
+    admit = min(ADMIT_PS, ADMIT_SHARE * whole)
+    launch = min(LAUNCH_PS, whole - admit)
+    return launches._replace(launch_ps=prior(launch, missing, COMPUTED), admit_ps=prior(admit, missing, COMPUTED))
 
 
 def _contrast(small: Bools, new: Floats) -> bool:
@@ -154,7 +177,7 @@ def _tail(found: list[Episode], ahead: bool) -> Estimate:
     in the next gap being shorter, is not of the step.
     """
     if not ahead:
-        return prior(0.0, "steps are not decided ahead, so the tail is part of the launch", "0")
+        return prior(0.0, "steps are not decided ahead", "nothing: there the tail is part of launch_ps")
     ends = []
     for episode in found:
         for index, step in enumerate(episode.steps[:-1]):
@@ -162,7 +185,7 @@ def _tail(found: list[Episode], ahead: bool) -> Estimate:
                 late = max(0.0, float(np.median(episode.gaps_s[index + 2 :]) - episode.gaps_s[index + 1]))
                 ends.append(max(0.0, float(episode.gaps_s[index]) - late))
     if len(ends) < FEWEST:
-        return prior(0.0, f"{len(ends)} stalls that can be read", "0")
+        return prior(TAIL_PS, f"{len(ends)} stalls that can be read", MEASURED)
     low = np.sort(np.array(ends))[: max(FEWEST, len(ends) // 4)]
     return Estimate(float(np.median(low)) * PS, float(np.std(low)) * PS, len(low), True)
 
@@ -175,7 +198,7 @@ def _gaps(found: list[Episode], ahead: bool, beyond: Beyond | None) -> list[_Gap
             before, step = (episode.steps[index], episode.steps[index + 1]) if ahead else (None, episode.steps[index])
             if step is None:
                 continue
-            if beyond is not None and before is not None and beyond(before, episode) > gap - BOUND_S / 2:
+            if beyond is not None and before is not None and beyond(before, episode) > NEARLY * gap - BOUND_S / 2:
                 continue
             if beyond is not None and not ahead and beyond(step, episode) > 0:
                 continue

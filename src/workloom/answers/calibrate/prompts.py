@@ -32,7 +32,7 @@ def prefills(observed: Observed, server: Server) -> list[list[Chunk]]:
     out: list[list[Chunk]] = []
     for index in range(len(tokens)):
         prompt, before = int(tokens[index]), int(observed.before[index])
-        known = set() if before < 0 else boundaries[before]
+        known: set[int] = set() if before < 0 else boundaries[before]
         said = observed.cached_tokens[index]
         if not server.prefix_cache:
             cached = 0
@@ -41,10 +41,12 @@ def prefills(observed: Observed, server: Server) -> list[list[Chunk]]:
         elif before < 0:
             cached = 0
         else:
+            twin = int(observed.twin[index])
+            known = known if twin < 0 else boundaries[twin]
             reusable = int(tokens[before]) - template.tail_tokens
             if template.answers == "repeated":
                 reusable = int(tokens[before] + observed.output_tokens[before]) - 1
-            longest = min(reusable, prompt - 1)
+            longest = min(reusable, prompt - 1) if twin < 0 else prompt - 1
             cached = (
                 max((at for at in known if at <= longest), default=0) if server.state_groups else longest // size * size
             )

@@ -15,13 +15,15 @@ STALLED = 2.0
 
 
 class Residual(Struct, frozen=True):
-    """`noise`: one standard error of the measured figure as a share of it, by resampling stretches of the run."""
+    """`noise`: one standard error of the measured figure as a share of it, by resampling stretches of the run.
+    `spread`: one standard deviation of the predicted one over replays, the same; `predicted` is their median."""
 
     quantity: str
     unit: str
     measured: float | None
     predicted: float | None
     noise: float | None = None
+    spread: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -31,12 +33,21 @@ class Residual(Struct, frozen=True):
         return self.predicted / self.measured
 
 
-def residuals(measured: Observed, predicted: Observed, hit_rate: float | None = None, seed: int = 0) -> list[Residual]:
-    """All quantities. `hit_rate`: the measured one, where the calls do not say what was cached."""
-    ours, theirs, noise = figures(measured), figures(predicted), _noise(measured, seed)
+def residuals(
+    measured: Observed, predicted: list[Observed], hit_rate: float | None = None, seed: int = 0
+) -> list[Residual]:
+    """All quantities. `predicted`: one replay or more; `hit_rate`: the measured one, where the calls do not say."""
+    ours, noise = figures(measured), _noise(measured, seed)
     if ours["hit rate"] is None:
         ours["hit rate"] = hit_rate
-    return [Residual(name, UNITS[name], ours[name], theirs[name], noise.get(name)) for name in UNITS]
+    theirs = [figures(each) for each in predicted]
+    out = []
+    for name, unit in UNITS.items():
+        values = [value for each in theirs if (value := each[name]) is not None]
+        middle = float(np.median(values)) if values else None
+        spread = float(np.std(values) / middle) if middle and len(values) > 1 else None
+        out.append(Residual(name, unit, ours[name], middle, noise.get(name), spread))
+    return out
 
 
 UNITS = {

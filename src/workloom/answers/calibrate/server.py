@@ -6,13 +6,18 @@ Each figure remembers where it came from; what nobody said is a default of vLLM'
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
+from workloom.engine import cards
+from workloom.engine.cards import GpuCard, ModelCard
 from workloom.engine.profile import Template
 from workloom.errors import UsageError
+
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
 
 GRAPHS = (1, 2, 4, *range(8, 257, 8))
 """Batch sizes vLLM captures decode-only graphs of, up to its default of 256."""
@@ -47,8 +52,15 @@ class Server(Struct, frozen=True, kw_only=True):
     kv_token_bytes: int = 0
     pair_flops: int = 0
     """Floating-point operations of one query-key pair over all attention layers: 4 * heads * head_dim * layers."""
+    card: ModelCard | None = None
+    """Of its model, where there is one."""
     template: Template = Template()
     source: dict[str, str] = {}
+
+    def gpu_card(self) -> GpuCard | None:
+        """Of its GPU, where there is one."""
+        name = self.gpu.removesuffix("_sxm")
+        return cards.gpu(name) if name in cards.gpus() else None
 
     def peak(self) -> tuple[float, float] | None:
         """FLOP/s and bytes/s of all its GPUs, where they are known."""
@@ -77,6 +89,11 @@ def gather(page: Path | None, config: Path | None, given: dict[str, Any]) -> Ser
     ):
         fields |= found
         source |= dict.fromkeys(found, said)
+    card = _card(fields.get("model", ""), fields)
+    if card is not None:
+        of_card = _of_card(card)
+        fields = of_card | fields | {"card": card}
+        source = dict.fromkeys(of_card, f"the card {card.name}") | source
     if "graph_sizes" not in fields and fields.get("graph_tokens") == 0:
         fields["graph_sizes"] = ()
     for name in ("block_tokens", "kv_blocks", "max_model_len", "max_num_seqs", "max_batched_tokens", "graph_tokens"):
@@ -84,16 +101,52 @@ def gather(page: Path | None, config: Path | None, given: dict[str, Any]) -> Ser
     return Server(**fields, source=source)
 
 
-def _page(path: Path) -> dict[str, Any]:
-    """Block size, count and mode from `cache_config_info` of a vLLM metrics page, the model from any label."""
+def hit_rate(page: Path) -> float | None:
+    """Cached over all prompt tokens so far, by a vLLM metrics page saved at the end of a run; None: it does not say."""
+    counted = {"vllm:prompt_tokens_cached_total": 0.0, "vllm:prompt_tokens_total": 0.0}
+    for sample in _samples(page):
+        if sample.name in counted:
+            counted[sample.name] += sample.value
+    cached, prompts = counted.values()
+    return cached / prompts if prompts else None
+
+
+def _card(model: str, said: dict[str, Any]) -> ModelCard | None:
+    """The card of a model by its full or its short name, unless the server is said to be of another shape."""
+    for name in cards.models():
+        card = cards.model(name)
+        if model.lower() not in (card.name.lower(), card.model.lower()):
+            continue
+        shape = _of_card(card)
+        if all(said.get(field, value) == value for field, value in shape.items() if field != "state_groups"):
+            return card
+    return None
+
+
+def _of_card(card: ModelCard) -> dict[str, Any]:
+    return {
+        "kv_token_bytes": card.kv_token_bytes,
+        "pair_flops": 4 * card.attention_layers * card.heads * card.head_dim,
+        "state_groups": card.state_groups,
+        "experts": card.experts,
+        "experts_per_token": card.experts_per_token,
+    }
+
+
+def _samples(path: Path) -> list[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
         families = list(text_string_to_metric_families(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise UsageError("a metrics page cannot be read", where=str(path), found=error) from error
+    return [sample for family in families for sample in family.samples]
+
+
+def _page(path: Path) -> dict[str, Any]:
+    """Block size, count and mode from `cache_config_info` of a vLLM metrics page, the model from any label."""
     found: dict[str, Any] = {}
-    for sample in (sample for family in families for sample in family.samples):
+    for sample in _samples(path):
         labels = sample.labels
         if labels.get("model_name"):
             found["model"] = labels["model_name"]

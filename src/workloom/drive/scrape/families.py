@@ -269,3 +269,7 @@ def find(family: str, figure: str, kept: list[str]) -> list[str]:
         if first:
             return sorted(set(first).union(*rest))
     return []
+
+
+GONE = "gone"
+"""Simulated: 1 from when a replica of a fleet went."""

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from workloom.engine.sequence import Sequence
 
 
-class FirstComeFirstServed:
+class FirstComeFirstServed(OrderedDict[Sequence, None]):
     """Calls in the order in which they left the front end, preempted ones before them."""
 
-    def __init__(self) -> None:
-        self._calls: OrderedDict[Sequence, None] = OrderedDict()
-
     def append(self, sequence: Sequence) -> None:
-        self._calls[sequence] = None
+        self[sequence] = None
 
     def appendleft(self, sequence: Sequence) -> None:
-        self._calls[sequence] = None
-        self._calls.move_to_end(sequence, last=False)
+        self[sequence] = None
+        self.move_to_end(sequence, last=False)
 
     def head(self) -> Sequence:
-        return next(iter(self._calls))
+        return next(iter(self))
 
     def popleft(self) -> Sequence:
-        return self._calls.popitem(last=False)[0]
+        return self.popitem(last=False)[0]
 
     def remove(self, sequence: Sequence) -> None:
-        del self._calls[sequence]
+        del self[sequence]
 
     def victim(self, running: Iterable[Sequence]) -> Sequence:
         """The newest."""
         return next(iter(running))
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def __iter__(self) -> Iterator[Sequence]:
-        return iter(self._calls)
