@@ -414,19 +414,14 @@ FEATURES: dict[str, dict[str, list[Any]]] = {
     "pins": {"pinned_tokens": [8, 24, 40]},
     "sglang": {"cache": ["sglang"]},
     "tiers": {"tiers": TIERS, "kv_token_bytes": [10]},
-}
-"""Features of a server, each as the values its fields may have."""
-
-SPECULATIVE = [Speculative(2, 1.8, 997), Speculative(3, 3.25), Speculative(1, 1.0, 211)]
-BEYOND: dict[str, dict[str, list[Any]]] = {
-    "swap": {"tiers": TIERS, "kv_token_bytes": [10], "preemption": ["swap"]},
     "prefetch": {
         "tiers": [tuple(msgspec.structs.replace(tier, prefetch=True) for tier in tiers) for tiers in TIERS],
         "kv_token_bytes": [10],
     },
-    "speculation": {"speculative": SPECULATIVE},
+    "swap": {"tiers": TIERS, "kv_token_bytes": [10], "preemption": ["swap"]},
+    "speculation": {"speculative": [Speculative(2, 1.8, 997), Speculative(3, 3.25), Speculative(1, 1.0, 211)]},
 }
-"""More of them, which the auditor knows and the reference does not."""
+"""Features of a server, each as the values its fields may have."""
 
 REGIMES = [
     {},
@@ -449,8 +444,8 @@ def servers(draw: st.DrawFn, features: Sequence[str] = tuple(FEATURES)) -> Profi
     fields: dict[str, Any] = {}
     for feature in features:
         if len(features) == 1 or draw(st.booleans()):
-            values = (FEATURES | BEYOND)[feature]
-            fields |= {name: draw(st.sampled_from(choices)) for name, choices in values.items()}
+            for name, values in FEATURES[feature].items():
+                fields.setdefault(name, draw(st.sampled_from(values)))
     if fields.get("mixing") == "prefill_first":
         fields.pop("preemption", None)  # nor such a one
     if "cache" in fields:

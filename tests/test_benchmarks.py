@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -40,6 +42,7 @@ def test_characterize_speed_compares_sizes() -> None:
     assert "one chain" in out and "facts s/1k" in out
 
 
+@pytest.mark.long
 def test_per_iteration_gives_the_engine_s_results_and_the_ratio() -> None:
     out = run("per_iteration.py", "--only", "long answers")
     assert "64 calls, 256,000 tokens" in out and "equal to the picosecond" in out and out.count("us a step") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from engine_audit import Audit, AuditedEngine
-from engine_world import BEYOND, FEATURES, TIERS, Fast, Node, Turn, graph, graphs, play_graph, profile, servers
+from engine_world import TIERS, Fast, Node, Turn, graph, graphs, play_graph, profile, servers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,18 +23,17 @@ from workloom.plan import Closed, Limits, Recipe, TraceRef, Waits, make
 from workloom.records import CallRecord, SessionRecord
 
 CANONICAL = Path(workloom.__file__).parent / "data/canonical.jsonl"
-AUDITED = [*FEATURES, *BEYOND]
 
 
-@given(graphs(), servers(AUDITED), st.booleans(), st.booleans())
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(graphs(), servers(), st.booleans(), st.booleans())
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_every_figure_follows_from_the_events(nodes: list[Node], server: Profile, cache: bool, leap: bool) -> None:
     engine = AuditedEngine(server, prefix_cache=cache, leap=leap)
     play_graph(Fast(server, engine=engine), nodes)
     engine.settle()
 
 
-@pytest.mark.parametrize("feature", ["tiers", *BEYOND])
+@pytest.mark.parametrize("feature", ["tiers", "prefetch", "swap", "speculation"])
 @given(data=st.data())
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_what_has_books_of_its_own_adds_up_by_itself(feature: str, data: st.DataObject) -> None:
@@ -44,7 +43,7 @@ def test_what_has_books_of_its_own_adds_up_by_itself(feature: str, data: st.Data
 
 
 @pytest.mark.long
-@given(graphs(most=25), servers(AUDITED), st.booleans(), st.booleans())
+@given(graphs(most=25), servers(), st.booleans(), st.booleans())
 @settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_worlds_add_up(nodes: list[Node], server: Profile, cache: bool, leap: bool) -> None:
     engine = AuditedEngine(server, prefix_cache=cache, leap=leap)
@@ -104,7 +103,9 @@ def test_books_of_loads_and_swaps_have_something_to_say(preemption: str) -> None
     engine = AuditedEngine(msgspec.structs.replace(loading(), preemption=preemption))
     play_graph(Fast(engine.profile, engine=engine), crowded())
     engine.settle()
-    assert sum(event.joined for event in engine.told if isinstance(event, Ran)) > 3
+    assert sum(event.joined for event in engine.told if isinstance(event, Ran)) >= 3
+    saved = [event for event in engine.told if isinstance(event, Admitted) and event.cached_tokens % 4]
+    assert bool(saved) == (preemption == "swap"), "only what was swapped has part of a block"
     back = [event.call for event in engine.told if isinstance(event, Admitted)]
     assert len(set(back)) < len(back), "preempted calls came back"
 
@@ -181,10 +182,9 @@ class Log:
         pass
 
 
-@pytest.mark.parametrize("kv_tokens", [None, 160_000])
-def test_a_run_of_the_canonical_workload_is_what_the_events_say(kv_tokens: int | None) -> None:
+def test_a_run_of_the_canonical_workload_is_what_the_events_say() -> None:
     """Through the driver and the records: instants, cached tokens, and the run's totals."""
-    server = msgspec.structs.replace(load("llama-3.1-70b-h200x4"), kv_tokens=kv_tokens, block_tokens=256)
+    server = msgspec.structs.replace(load("llama-3.1-70b-h200x4"), kv_tokens=160_000, block_tokens=256)
     plan = make(Recipe(TraceRef((str(CANONICAL),)), Closed(8), Limits(), Waits()))
     engine, log = AuditedEngine(server), Log()
 
@@ -209,5 +209,4 @@ def test_a_run_of_the_canonical_workload_is_what_the_events_say(kv_tokens: int |
     end_s = max(call.came_ps[-1] for call in audited.values()) / 1e12
     tokens = sum(record.output_tokens or 0 for record in log.calls)
     assert tokens / end_s == pytest.approx(engine.audit.generated / (max(r.done_ns or 0 for r in log.calls) / 1e9))
-    if kv_tokens is not None:
-        assert engine.audit.evicted > 0
+    assert engine.audit.evicted > 0

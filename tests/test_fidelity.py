@@ -168,7 +168,8 @@ def test_a_copy_of_a_session_is_no_second_session() -> None:
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason=NO_SHARED)
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("whole", [False, True])
 def test_coding_agent_is_like_the_files_it_was_not_fitted_to(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
     """Hit rate within 3 points and TTFT p95 within 15 % on one engine; whole: all lines within bands of random halves.
 

@@ -6,11 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import workloom
 from workloom.cli import main
+from workloom.cli.engine import tell_strangers, tell_unheard
+from workloom.engine import profile as profiles
+from workloom.engine.fleet import Fleet, Pool
+from workloom.engine.profile import Retention
+from workloom.plan import Closed, Plan, Recipe, TraceRef, make
+from workloom.session import Call, Header, Part, Session
+from workloom.traces import native
 
 CANONICAL = str(Path(workloom.__file__).parent / "data/canonical.jsonl")
+ENGINE = ["--engine", "llama-3.1-8b-h200x1"]
 POOL = "{engine: llama-3.1-8b-h200x1, replicas: 2%s}"
 GOOD = f"router: prefix\npools:\n  - {POOL % ''}\n"
 
@@ -46,6 +55,31 @@ WRONG = {
         GOOD.replace("replicas: 2", "replicas: 2, override: {kv_tokns: 9}"),
         "a profile cannot be changed so",
         "kv_tokns",
+    ),
+    "a policy nobody wrote": (
+        GOOD.replace("replicas: 2", "replicas: 2, override: {policy: fcsf}"),
+        "no scheduling policy called fcsf",
+        "did you mean fcfs?",
+    ),
+    "swap without a place to swap to": (
+        GOOD.replace("replicas: 2", "replicas: 2, override: {preemption: swap}"),
+        "swap needs a tier",
+        "pools[0]",
+    ),
+    "a look that never comes": (
+        GOOD.replace("replicas: 2", "replicas: 2, autoscale: {most: 4, every_s: .inf}"),
+        "the fleet is malformed",
+        "every_s",
+    ),
+    "looks without an end": (
+        GOOD.replace("replicas: 2", "replicas: 2, autoscale: {most: 4, every_s: 1.0e-12}"),
+        "the fleet is malformed",
+        "every_s",
+    ),
+    "a link that takes no time": (
+        GOOD + "transfer: {bytes_per_s: .inf}\n",
+        "the fleet is malformed",
+        "bytes_per_s",
     ),
     "no YAML": ("pools: [", "the fleet is malformed", "hint:"),
     "a word it does not know": (GOOD.replace("replicas", "replica"), "the fleet is malformed", "replica"),
@@ -84,6 +118,21 @@ def test_a_fleet_that_cannot_be_is_one_error(
         (["--fleet", "none.yaml", "--kv-tokens", "9"], "a fleet file says what its engines are", "--kv-tokens"),
         (["--engine", "llama-3.1-8b-h200x1", "--replicas", "0"], "replicas are a count", "--replicas"),
         (["--engine", "llama-3.1-8b-h200x1", "--replicas", "2", "--router", "least"], "no router least", "least_kv"),
+        ([*ENGINE, "--prefill-replicas", "-1"], "replicas are a count", "--prefill-replicas"),
+        ([*ENGINE, "--policy", "fcsf"], "no scheduling policy called fcsf", "did you mean fcfs?"),
+        ([*ENGINE, "--preemption", "swap"], "swap needs a tier", "--host-tokens"),
+        ([*ENGINE, "--policy", "priority", "--priority", "main=--1"], "a priority is ROLE=N", "main=--1"),
+        ([*ENGINE, "--policy", "priority", "--priority", "main=²"], "a priority is ROLE=N", "main=²"),
+        ([*ENGINE, "--policy", "priority", "--priority", "a=1", "--priority", "a=2"], "one priority", "a=2"),
+        ([*ENGINE, "--priority", "main=1"], "an option stands alone", "--policy priority"),
+        ([*ENGINE, "--tier-prefetch"], "an option stands alone", "--host-tokens or --disk-tokens"),
+        ([*ENGINE, "--host-bytes-per-s", "1e9"], "an option stands alone", "--host-tokens"),
+        ([*ENGINE, "--host-tokens", "9", "--host-bytes-per-s", "inf"], "a number cannot be used", "finite"),
+        ([*ENGINE, "--host-tokens", "²"], "a KV capacity is a number of tokens", "--host-tokens"),
+        ([*ENGINE, "--ttl", "inf"], "a number cannot be used", "--ttl"),
+        ([*ENGINE, "--draft-tokens", "3"], "speculative decoding is two figures", "--acceptance besides"),
+        ([*ENGINE, "--acceptance", "2"], "speculative decoding is two figures", "--draft-tokens besides"),
+        ([*ENGINE, "--kv-tokens", "15"], "no room for any call", "in blocks of 16"),
     ],
 )
 def test_so_are_options_that_ask_for_none(
@@ -98,3 +147,37 @@ def test_so_are_options_that_ask_for_none(
     said = refusal(["run", CANONICAL, "-o", "run", *words], monkeypatch, capsys)
     assert what in said and more in said and ("hint:" in said or "expected:" in said)
     assert list(tmp_path.iterdir()) == []
+
+
+def planned(folder: Path, *agents: str) -> Plan:
+    """One session with a call of each agent."""
+    calls = tuple(Call(str(i), 9, agent=agent, fresh=(Part("user", 90),)) for i, agent in enumerate(agents))
+    native.write(folder / "trace.jsonl", Header(source="test"), [Session("s", calls)])
+    return make(Recipe(TraceRef((str(folder / "trace.jsonl"),)), Closed(1)))
+
+
+def test_names_that_no_call_has_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They change nothing, which no figure would show. explorer:1 and explorer:2 are of one role."""
+    plan = planned(tmp_path, "main", "explorer:1", "explorer:2")
+    profile = profiles.load("llama-3.1-8b-h200x1")
+    pools = (Pool(replace(profile, policy="priority"), models=("large",)), Pool(profile, models=("small",)))
+    fleet = Fleet(pools, served={"explorer": "small"}, priorities={"explorer": 1})
+    assert [fleet.serving(agent, "") for agent in ("main", "explorer:1", "explorer:2")] == ["large", "small", "small"]
+    tell_strangers(fleet, plan)
+    assert capsys.readouterr().err == ""
+    tell_strangers(Fleet(pools[1:], served={"explorr": "small"}, priorities={"critic": 1}), plan)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in told] == [
+        "warning: served: no call of this plan is of explorr",
+        "warning: priorities: no call of this plan is of critic",
+        "warning: no pool schedules by priority, so priorities change nothing",
+    ]
+
+
+def test_what_calls_over_http_cannot_ask_for_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Pool(profiles.load("llama-3.1-8b-h200x1"))
+    tell_unheard(Fleet((pool,)))
+    assert capsys.readouterr().err == ""
+    pinning = replace(pool, profile=replace(pool.profile, retention=Retention(pinned_tokens=9)))
+    tell_unheard(Fleet((pinning,), priorities={"main": 1}))
+    assert capsys.readouterr().err.endswith("change nothing here: priorities, pinned_tokens\n")

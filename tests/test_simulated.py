@@ -165,7 +165,7 @@ loads = st.sampled_from([Closed(1), Closed(3), Open(2e6, "constant")])
 
 
 @given(workload(max_sessions=3, max_calls=6, max_tokens=120), loads, st.sampled_from([1, 4, 16]), st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_on_random_dags_with_small_capacity_the_engine_equals_the_slow_reference(
     sessions: list[Session], load: Load, block: int, cache: bool
 ) -> None:
@@ -187,7 +187,7 @@ def test_on_random_dags_with_small_capacity_the_engine_equals_the_slow_reference
 
 
 @given(workload(max_sessions=4, max_calls=8), loads, st.sampled_from([1, 4, 16]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_on_random_dags_without_overlap_and_with_infinite_capacity_hits_are_the_ideal(
     sessions: list[Session], load: Load, block: int
 ) -> None:

@@ -269,6 +269,7 @@ def script() -> ModuleType:
 
 
 @real
+@pytest.mark.long
 def test_fitted_ones_are_what_the_script_writes_today() -> None:
     for name, text in script().texts(DATA).items():
         assert (builtin.FOLDER / name).read_text("utf-8") == text, (

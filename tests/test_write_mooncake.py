@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_left_out_and_what_is_cut_is_counted(tmp_path: Path
 # ----------------------------------------------------------------------------------------------------- sharing
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(workload(max_calls=8, max_tokens=60), st.sampled_from((1, 4, 16, 64)), st.booleans())
 def test_ids_are_shared_as_far_as_prompts_are(sessions: list[Session], size: int, partial: bool) -> None:
     blocks = BlockIds(size, first=5, partial=partial)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import msgspec
-import numpy as np
-from h100.options import Asked, parser
+from h100 import published
+from h100.options import Asked, parser, told
 from h100.tables import Row, publish
 from h100.workloads import turns, write
 
@@ -21,7 +21,7 @@ from workloom.clock import NS
 from workloom.engine.profile import Profile
 from workloom.plan import Closed, Recipe, TraceRef, make
 
-PUBLISHED = Path(__file__).with_name("published.json")
+PUBLISHED = published.read(Path(__file__).parent, dict[str, list[float]])
 PROFILE = str(Path(__file__).with_name("profile.yaml"))
 TURNS = 10
 """Of a range."""
@@ -31,7 +31,6 @@ def main(argv: list[str] | None = None) -> list[Row]:
     asked = parser("Case study 1: the prefix cache over a long session", PROFILE, "case-study-1").parse_args(
         argv, namespace=Asked()
     )
-    published: dict[str, list[float]] = msgspec.json.decode(PUBLISHED.read_bytes())
     found = {
         of: [ttfc_by_turn(asked.profile, seed, asked.out, prefix_cache=of == "cache") for seed in range(asked.seeds)]
         for of in ("cache", "no cache")
@@ -39,10 +38,10 @@ def main(argv: list[str] | None = None) -> list[Row]:
     rows = [
         Row(f"TTFC p50, turns {i * TURNS} to {i * TURNS + TURNS - 1}", of, value, tuple(f[i] for f in found[of]), "s")
         for of in found
-        for i, value in enumerate(published[of])
+        for i, value in enumerate(PUBLISHED[of])
     ]
-    first, last = published["no cache"][0] / published["cache"][0], published["no cache"][-1] / published["cache"][-1]
-    for name, i, value in (("first", 0, first), ("last", len(published["cache"]) - 1, last)):
+    first, last = PUBLISHED["no cache"][0] / PUBLISHED["cache"][0], PUBLISHED["no cache"][-1] / PUBLISHED["cache"][-1]
+    for name, i, value in (("first", 0, first), ("last", len(PUBLISHED["cache"]) - 1, last)):
         gain = tuple(b[i] / a[i] for a, b in zip(found["cache"], found["no cache"], strict=True))
         rows.append(Row(f"TTFC p50, {name} range", "no cache / cache", value, gain))
     publish(asked.out, "case study 1", rows)
@@ -57,8 +56,8 @@ def ttfc_by_turn(profile: Profile, seed: int, folder: Path, *, prefix_cache: boo
     for record in kept.calls:
         if record.first_ns is not None and record.sent_ns is not None:
             ranges.setdefault(record.ordinal // TURNS, []).append((record.first_ns - record.sent_ns) / NS)
-    return [float(np.median(ranges[i])) for i in sorted(ranges)]
+    return [median(ranges[i]) for i in sorted(ranges)]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -3,29 +3,53 @@
 python examples/case-study-3/run.py            writes the table of published against simulated figures
 python examples/case-study-3/run.py --without all      what the conclusions become without the quirks
 python examples/case-study-3/run.py --rows FILE        replay the arrivals in measured rows, instead of seeds
+python examples/case-study-3/run.py --curve            search nothing, tell figures by load
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import msgspec
+from h100 import published
 from h100.experiment import CALLS, DURATION_S, SHAPES, Shape, plan, run
-from h100.options import Asked, parser
+from h100.options import Asked, add_quirks, parser, told
 from h100.rows import continued, unit_starts
-from h100.tables import Row, publish
+from h100.tables import BOTH, NAMED, Row, of_figure, publish
 
-from workloom.answers.frontier import Frontier, Limit, Series, miss, search, spread
+from workloom.answers.frontier import Frontier, Limit, Series, search
+from workloom.errors import UsageError
 
-PUBLISHED = Path(__file__).with_name("published.json")
 TBC_LIMITS_S = (0.075, 0.074, 0.076)
 """The limit, and 1 ms to either side of it: TBC p95 hardly rises with the load where it meets the limit."""
 LOW, HIGH, STEP = 3.0, 9.0, 0.1
 """Requests per second that are searched."""
-UNITS = {"tbc_p95_s": "ms", "hit_rate": "", "prompt_reuse": "", "rate": ""}
+CURVE = (4.0, 4.5, 5.0, 5.5, 6.0, 6.5)
+
+
+PUBLISHED = published.read(Path(__file__).parent, published.Frontiers)
+
+
+class Found(NamedTuple):
+    """Of one shape: runs of every seed, and a frontier of every seed and TBC limit."""
+
+    runs: list[Series]
+    frontiers: list[list[Frontier]]
+
+    @property
+    def rho(self) -> list[float]:
+        """By seed, under the limit as published; nan where no rate held."""
+        return [of_seed[0].holds or math.nan for of_seed in self.frontiers]
+
+    @property
+    def ends(self) -> list[float]:
+        """Both ends of every interval; nan where there is none."""
+        intervals = [f.interval or (math.nan, math.nan) for of_seed in self.frontiers for f in of_seed]
+        return [end for interval in intervals for end in interval]
 
 
 def limits(tbc_s: float) -> list[Limit]:
@@ -34,29 +58,56 @@ def limits(tbc_s: float) -> list[Limit]:
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
-    made = parser("Case study 3: the frontier under an SLO", "qwen3.5-35b-a3b-h100", "case-study-3")
+    made = parser("Case study 3: the frontier under an SLO; it takes minutes", "qwen3.5-35b-a3b-h100", "case-study-3")
+    add_quirks(made)
     made.add_argument("--step", type=float, default=STEP, help="requests/s between rates (default %(default)s)")
     made.add_argument("--rows", type=Path, help="measured rows (.parquet) whose arrivals to replay")
     made.add_argument("--rows-rate", type=float, default=0.8, help="their sessions/s (default %(default)s)")
+    made.add_argument("--curve", action="store_true", help="figures by load, of one seed, in place of the search")
     asked = made.parse_args(argv, namespace=Asked())
-    found = {shape: [series(asked, shape, seed) for seed in range(asked.seeds)] for shape in SHAPES}
-    frontiers = {
-        shape: [[search(s, limits(tbc_s), LOW, HIGH, asked.step) for tbc_s in TBC_LIMITS_S] for s in found[shape]]
-        for shape in SHAPES
-    }
-    rows = table(found, frontiers)
-    publish(asked.out, f"case study 3, {asked.label}" + (", measured arrivals" if asked.rows else ""), rows)
-    for shape in SHAPES:
-        tell(shape, frontiers[shape])
+    if not 0 < asked.step <= HIGH - LOW:
+        raise UsageError("no such step", where="--step", found=f"{asked.step:g}", hint=f"--step {STEP:g}")
+    rows = curve(asked) if asked.curve else table({shape: searched(asked, shape) for shape in SHAPES})
+    title = f"case study 3, {asked.label}" + (", measured arrivals" if asked.rows else "")
+    publish(asked.out, title + (", by load" if asked.curve else ""), rows)
     return rows
 
 
-def series(asked: Asked, shape: Shape, seed: int) -> Series:
+def curve(asked: Asked) -> list[Row]:
+    """What the limits are asked of, and the hit rate, at rates about the frontier."""
+    first = {shape: all_series(asked, shape)[0] for shape in SHAPES}
+    return [
+        of_figure(name, shape, None, [first[shape].at(rate)[name]], f" at {rate:.2f}")
+        for shape in SHAPES
+        for rate in CURVE
+        for name in ("tbc_p95_s", "ttfc_p95_s", "hit_rate")
+    ]
+
+
+def searched(asked: Asked, shape: Shape) -> Found:
+    """The frontiers of a shape, for every seed."""
+    runs = all_series(asked, shape)
+    frontiers = []
+    for seed, one in enumerate(runs):
+        frontiers.append([search(one, limits(tbc_s), LOW, HIGH, asked.step) for tbc_s in TBC_LIMITS_S])
+        first = frontiers[-1][0]
+        by = " and ".join(first.limited_by) or "nothing"
+        print(f"{shape}, {seed + 1} of {len(runs)}: rho* {first.holds or math.nan:g}, limited by {by}", file=sys.stderr)
+    return Found(runs, frontiers)
+
+
+def all_series(asked: Asked, shape: Shape) -> list[Series]:
+    """Of every seed. Measured arrivals that reach far enough are one series, else seeds draw the rest of them."""
+    if asked.rows is None:
+        return [series(asked, shape, seed, []) for seed in range(asked.seeds)]
+    starts, longest = unit_starts(asked.rows, asked.rows_rate), HIGH / CALLS[shape] * DURATION_S
+    if starts[-1] >= longest:
+        return [series(asked, shape, 0, starts)]
+    return [series(asked, shape, seed, continued(starts, longest, seed)) for seed in range(asked.seeds)]
+
+
+def series(asked: Asked, shape: Shape, seed: int, starts: list[float]) -> Series:
     """Runs of one seed at rates in requests per second."""
-    starts: list[float] = []
-    if asked.rows is not None:
-        longest = HIGH / CALLS[shape] * DURATION_S
-        starts = continued(unit_starts(asked.rows, asked.rows_rate), longest, seed)
 
     def measure(rate: float) -> dict[str, float]:
         made = plan(shape, rate / CALLS[shape], asked.out, quirks=asked.quirks, seed=seed, unit_starts=starts)
@@ -65,45 +116,38 @@ def series(asked: Asked, shape: Shape, seed: int) -> Series:
     return Series(measure)
 
 
-def table(found: dict[Shape, list[Series]], frontiers: dict[Shape, list[list[Frontier]]]) -> list[Row]:
-    """Every published figure: rho*, what was measured at it, the DAG at the chain's rho*, and useful work."""
-    published: dict[str, dict[str, dict[str, float]]] = msgspec.json.decode(PUBLISHED.read_bytes())
-    best: dict[Shape, list[float]] = {s: [f[0].holds or float("nan") for f in frontiers[s]] for s in SHAPES}
-    rows = [
-        Row("rho*, requests/s", shape, published["frontier"][shape]["rate"], tuple(best[shape])) for shape in SHAPES
-    ]
+def table(found: dict[Shape, Found]) -> list[Row]:
+    """Every published figure: rho*, the figures at the published rates and at the rho* found, and useful work."""
+    rows = []
     for shape in SHAPES:
-        for figure, value in published["frontier"][shape].items():
-            if figure != "rate":
-                values = tuple(s.at(rate)[figure] for s, rate in zip(found[shape], best[shape], strict=True))
-                rows.append(Row(f"{figure} at rho*", shape, value, values, UNITS.get(figure, "s")))
-    for figure, value in published["replay"]["dag"].items():
-        if figure != "rate":
-            values = tuple(s.at(published["replay"]["dag"]["rate"])[figure] for s in found["dag"])
-            rows.append(Row(f"{figure} at 5.50", "dag", value, values, UNITS.get(figure, "s")))
-    work = tuple(d / c for d, c in zip(best["dag"], best["linear"], strict=True))
-    rows.append(Row("useful work", "dag / linear", published["fleet"]["useful_work"]["ratio"], work))
-    slack = tuple(1 - 1 / ratio for ratio in work)
-    rows.append(Row("slack of a fleet for chains", "dag", published["fleet"]["slack"]["share"], slack, "%"))
+        value = PUBLISHED.rho[shape]
+        rows.append(Row("rho*, requests/s", NAMED[shape], value, tuple(found[shape].rho)))
+        rows.append(Row("rho*, TBC limit 74 to 76 ms", NAMED[shape], value, tuple(found[shape].ends)))
+    work, gained = _ratios(found["dag"].rho, found["linear"].rho), PUBLISHED.fleet
+    rows.append(Row("useful work", BOTH, gained["useful_work"], work))
+    rows.append(Row("slack of a fleet for chains", BOTH, gained["slack"], tuple(1 - 1 / x for x in work), "%"))
+    for shape in SHAPES:
+        for told_at in PUBLISHED.at[shape]:
+            there = [one.at(told_at["rate"]) for one in found[shape].runs]
+            rows += _figures(shape, told_at, there, f" at {told_at['rate']:.2f}")
+    for shape in SHAPES:
+        (at_rho,) = (t for t in PUBLISHED.at[shape] if t["rate"] == PUBLISHED.rho[shape])
+        pairs = zip(found[shape].runs, found[shape].rho, strict=True)
+        rows += _figures(shape, at_rho, [one.at(rho) for one, rho in pairs if not math.isnan(rho)], " at rho*")
     return rows
 
 
-def tell(shape: Shape, frontiers: list[list[Frontier]]) -> None:
-    """The interval of rho* over all seeds and readings of the limit, and whether it holds the published one."""
-    value = msgspec.json.decode(PUBLISHED.read_bytes())["frontier"][shape]["rate"]
-    between = spread(f for of_seed in frontiers for f in of_seed)
-    if between is None:
-        print(f"{shape}: no frontier between {LOW:g} and {HIGH:g} requests/s")
-        return
-    off = miss(between, value)
-    limited = sorted({figure for of_seed in frontiers for f in of_seed for figure in f.limited_by})
-    holds = "holds" if not off else f"misses by {off:.1%}"
-    print(
-        f"{shape}: rho* {between[0]:.2f} to {between[1]:.2f} requests/s over {len(frontiers)} seeds and TBC limits of "
-        f"{', '.join(f'{limit * 1e3:g}' for limit in sorted(TBC_LIMITS_S))} ms; it {holds} the published {value:.2f}; "
-        f"limited by {', '.join(limited)}"
-    )
+def _figures(shape: Shape, told_at: dict[str, float], found: list[dict[str, float]], at: str) -> list[Row]:
+    return [
+        of_figure(name, shape, value, [f[name] for f in found], at) for name, value in told_at.items() if name != "rate"
+    ]
+
+
+def _ratios(above: list[float], below: list[float]) -> tuple[float, ...]:
+    """Seed by seed, or of all pairs where one of both has a single run."""
+    pairs = zip(above, below, strict=True) if len(above) == len(below) else ((a, b) for a in above for b in below)
+    return tuple(a / b for a, b in pairs)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from h100.figures import Figures, figures, of_records
 from h100.workloads import AS_PUBLISHED, FRESH_TOKENS, Quirks, dag, linear, write
 from workloom import seeds
 from workloom.answers.simulated import play
+from workloom.clock import NS
 from workloom.engine.profile import Profile
 from workloom.plan import Limits, Open, Plan, Recipe, Replay, TraceRef, make
 
@@ -52,3 +54,12 @@ def run(plan: Plan, profile: Profile) -> Figures:
     """Its figures, over the calls that were due before the load ended."""
     kept = play(plan, profile)
     return figures(of_records(kept.calls, FRESH_TOKENS, DURATION_S))
+
+
+def ttfc_by_call(plan: Plan, profile: Profile) -> list[float]:
+    """Median TTFC, in seconds, of each call of a session, over those due before the load ended."""
+    found: dict[int, list[float]] = {}
+    for record in play(plan, profile).calls:
+        if record.due_ns < DURATION_S * NS and record.first_ns is not None and record.sent_ns is not None:
+            found.setdefault(record.ordinal, []).append((record.first_ns - record.sent_ns) / NS)
+    return [median(found[i]) for i in sorted(found)]

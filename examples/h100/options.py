@@ -1,12 +1,15 @@
-"""What the three commands ask for alike."""
+"""What the three commands ask for alike, and how they say what went wrong."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from h100.workloads import AS_PUBLISHED, NONE, Quirks
 from workloom.engine.profile import Profile, load
+from workloom.errors import WorkloomError
 
 QUIRKS = Quirks.__struct_fields__
 
@@ -19,6 +22,7 @@ class Asked(argparse.Namespace):
     rows: Path | None
     rows_rate: float
     step: float
+    curve: bool
 
     @property
     def profile(self) -> Profile:
@@ -40,7 +44,11 @@ def parser(what: str, engine: str, folder: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=what)
     made.add_argument("--engine", default=engine, help="profile: a name or a .yaml file (default %(default)s)")
     made.add_argument("--out", type=Path, default=Path("runs") / folder, help="folder of tables (default %(default)s)")
-    made.add_argument("--seeds", type=int, default=5, help="runs with arrivals of their own (default %(default)s)")
+    made.add_argument("--seeds", type=_some, default=5, help="runs with arrivals of their own (default %(default)s)")
+    return made
+
+
+def add_quirks(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--without",
         action="append",
@@ -48,4 +56,19 @@ def parser(what: str, engine: str, folder: str) -> argparse.ArgumentParser:
         choices=[*QUIRKS, "all"],
         help="leave out a quirk of the published measurement; may be given again",
     )
-    return made
+
+
+def _some(told: str) -> int:
+    if not told.isdecimal() or int(told) < 1:
+        raise argparse.ArgumentTypeError(f"expected a count of 1 or more, found {told!r}; hint: --seeds 5")
+    return int(told)
+
+
+def told(command: Callable[[], object]) -> int:
+    """Run a command; what can go wrong is one line, with a hint where there is one."""
+    try:
+        command()
+    except (WorkloomError, OSError) as error:
+        print("error: " + "; ".join(line.strip() for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    return 0

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from h100.figures import Floats, Table
 from workloom import seeds
+from workloom.errors import UsageError
 
 TOLD = ((323, 300.0), (362, 330.0))
 """Of the arrivals behind those in the rows it is only known which session came at which unit."""
@@ -45,7 +47,11 @@ def table(path: Path) -> Table:
 
 def starts_s(path: Path) -> Floats:
     """When each session sent its first call, in order."""
-    rows = pq.read_table(path, columns=["session_id", "dispatched_s"])
+    try:
+        rows = pq.read_table(path, columns=["session_id", "dispatched_s"])
+    except (pa.ArrowException, OSError) as error:
+        hint = "measured rows are one .parquet file, a call a row; without them arrivals are made from seeds"
+        raise UsageError("these rows cannot be read", where=str(path), found=error, hint=hint) from error
     sessions, dispatched = (rows.column(name).to_numpy() for name in ("session_id", "dispatched_s"))
     return np.array([dispatched[sessions == k].min() for k in np.unique(sessions)])
 

@@ -10,7 +10,8 @@ blocks, no leaping. It is written from the rules vLLM v1 publishes in its source
     [G]  sglang/srt/mem_cache/radix_cache.py         what it does otherwise
     [W]  a rule of workloom's own (DESIGN.md), where it simplifies or where leaping needs it
 
-`call` has the nouns, `pool` the blocks, `cost` the time of a step, `scheduler` who runs, `engine` the time of a call.
+`call` has the nouns, `pool` the blocks, `tiers` memory below them, `holdings` who has which, `scheduler` who runs,
+`cost` the time of a step, `engine` that of a call.
 """
 
 from __future__ import annotations

@@ -49,6 +49,17 @@ class Step:
     preempted: list[Hashable] = field(default_factory=list)
 
 
+@dataclass
+class Saved:
+    """What a swapped call had computed, in pages of the first tier."""
+
+    computed: int
+    decoding: bool
+    pages: int
+    ready_ps: int
+    """When they are written."""
+
+
 @dataclass(eq=False)
 class Call:
     id: Hashable
@@ -79,6 +90,8 @@ class Call:
     """What it waits for from tiers: the last blocks of `table`, then perhaps `pages`."""
     loaded_ps: int = 0
     """When all of that is there."""
+    saved: Saved | None = None
+    """What is kept of it since it was preempted."""
     joined: bool = False
     """Loaded, and nothing computed since."""
     told: int = 0

@@ -108,7 +108,7 @@ class ReferenceEngine:
             begin_ps, cost = max(self._front_free_ps, at_ps), self.profile.front_end
             self._front_free_ps = call.exit_ps = begin_ps + cost.call_ps + cost.prompt_token_ps * call.prompt
             self._front.append(call)
-        elif call in self.scheduler.running or call in self.scheduler.loading:
+        elif call in (*self.scheduler.running, *self.scheduler.loading, *self.scheduler.ahead):
             # [W] Aborts are handled between steps: the step in flight goes on, and its token still counts.
             self._cancelled.append(call)
             if self._step is None:
@@ -117,12 +117,14 @@ class ReferenceEngine:
         elif call in self._front or call in self.scheduler.waiting:
             # Nothing is held by a call that waits. What it reserved of the front end stays reserved.
             (self._front if call in self._front else self.scheduler.waiting).remove(call)
+            self.scheduler.gone(call)
             self._leave(max([at_ps, *call.times[-1:]]), call, cancelled=True)
 
     def _drop_cancelled(self) -> None:
         for call in self._cancelled:
-            if call in self.scheduler.running or call in self.scheduler.loading:
+            if call in (*self.scheduler.running, *self.scheduler.loading, *self.scheduler.ahead):
                 self.scheduler.drop(call)
+                self.scheduler.gone(call)
                 self._stalled = False
                 self._ended.append((call, True))
         self._cancelled.clear()
@@ -205,6 +207,8 @@ class ReferenceEngine:
             # Idle: an arrival starts the step itself, so here calls that leave at this very instant count.
             self.scheduler.join(start_ps, start_ps)
             self._leave_front_end(start_ps + 1)
+        elif behind is None:
+            self.scheduler.by_ps = start_ps
         step = Step(start_ps)
         self.scheduler.schedule(step)
         self._check()
@@ -216,8 +220,9 @@ class ReferenceEngine:
         self._stalled = False
         # [W] The CPU launches one after the other: behind a step with prefill it may begin while that one runs on.
         launching_ps = start_ps if behind is None or not behind.n else behind.launched_ps
-        step.launched_ps = max(start_ps, launching_ps + launch_ps(self.profile.step, step))
-        step.end_ps = start_ps + step_ps(self.profile.step, step, step.launched_ps - start_ps)
+        cost, speculative = self.profile.step, self.profile.speculative
+        step.launched_ps = max(start_ps, launching_ps + launch_ps(cost, step, speculative))
+        step.end_ps = start_ps + step_ps(cost, step, step.launched_ps - start_ps, speculative)
         for call in self.scheduler.running:
             if call.given and call.admitted_ps is None:
                 call.admitted_ps = start_ps

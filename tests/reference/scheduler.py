@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
-from reference.call import Call, Step, Token
-from reference.pins import Pins
-from reference.pool import Block, Name, Pool
-from reference.tiers import SlowTier, Tiers
+from reference.call import Call, Saved, Step
+from reference.holdings import Holdings
 from workloom.engine.profile import Profile
 
-Hit = tuple[list[Block], list[Block]]
-"""KV blocks from the start of a call on, and the pages of the state at their end."""
 
-
-class Scheduler:
+class Scheduler(Holdings):
     """Waiting and running calls, and the blocks they hold."""
 
     def __init__(self, profile: Profile, *, prefix_cache: bool) -> None:
-        self.profile = profile
-        self.prefix_cache = prefix_cache
-        self.block = profile.block_tokens
-        self.groups = profile.state_groups
-        self.pool = Pool(
-            None if profile.kv_tokens is None else profile.kv_tokens // profile.block_tokens,
-            merge=profile.cache == "sglang",
-            ttl_ps=profile.retention.ttl_ps,
-        )
-        self.pins = Pins(self.pool, self._let_go, profile.retention.pinned_tokens // profile.block_tokens)
-        self.waiting: list[Call] = []
-        self.running: list[Call] = []
-        """In the order of admission."""
-        self.tiers = Tiers(profile)
-        self.loading: list[Call] = []
-        """In the order of admission: calls that wait for blocks from tiers. They hold blocks and compute nothing."""
+        super().__init__(profile, prefix_cache=prefix_cache)
+        self.by_ps = 0
+        """Loads that end by then are over for the step in formation."""
+        self._newcomers: list[Call] = []
+        """Calls that began to wait and were not looked at for a prefetch."""
+        self._short: int | None = None
+        """How often blocks had been freed when a prefetch found none."""
+        self._owed_milli = 0
+        """Thousandths of tokens that speculation has earned each decoding call in steps with prefill."""
+        self._draft = 1 if profile.speculative is None else profile.speculative.step_tokens
         self.loads_ever = self.preemptions = 0
         self._arrivals = 0
         self._refused: tuple[Call, int] | None = None
         """The waiting call that found no room, and how often blocks had been freed by then."""
-        self._names: dict[tuple[int | None, tuple[Token, ...]], int] = {}
 
     # -- a step
 
@@ -48,6 +35,7 @@ class Scheduler:
         self._arrivals += 1
         call.arrival = self._arrivals
         self.waiting.append(call)
+        self._newcomers.append(call)
 
     def schedule(self, step: Step) -> None:
         """Form a step: give tokens and blocks to running calls, then to waiting ones."""
@@ -63,7 +51,6 @@ class Scheduler:
             self._mixed(step, decoding or self.running, admit=not decoding)
             if not any(call.given for call in self.running) and not self._prefill_only(step):  # all were preempted
                 self._mixed(step, self.running)
-        self.close()
         for call in self.running:
             if call.given and call.prefilling:
                 step.n += call.given
@@ -71,20 +58,27 @@ class Scheduler:
             elif call.given:
                 step.B += 1
                 step.ctx += call.computed + 1
+        if step.n and step.B:
+            self._accept()
+        self._prefetch()
+        self.close()
 
     def settle(self, at_ps: int) -> tuple[list[Call], list[Call]]:
         """A step is over: (calls that got a token, those of them that are complete now)."""
         self.pool.now_ps = at_ps
         got = []
         for call in self.running:
+            call.table += [self.pool.pop() for _ in range(self._blocks(call.computed + call.given) - len(call.table))]
+        for call in self.running:
             full_before = call.computed // self.block
             call.computed += call.given
-            self._register(call, full_before)
             # [S] Whoever has computed all its tokens gets the next one, after prefill and decoding alike.
-            if call.given and call.computed == len(call.tokens):
-                call.tokens.append((call.answer, call.made))
-                call.made += 1
-                got.append(call)
+            if call.given and call.computed >= len(call.tokens):
+                for _ in range(call.computed - len(call.tokens) + 1):
+                    call.tokens.append((call.answer, call.made))
+                    call.made += 1
+                    got.append(call)
+            self._register(call, full_before)
             call.given = call.taken = 0
         complete = [call for call in self.running if call.made == call.outputs]
         for call in complete:
@@ -96,17 +90,6 @@ class Scheduler:
         """All that happens at an instant has happened: tiers get what there is for them."""
         evicted, self.pool.gone = self.pool.gone, []
         self.tiers.hand_over(self.pool.now_ps, evicted)
-
-    def drop(self, call: Call) -> None:
-        """A running call is gone, its blocks go: the states first, then KV."""
-        (self.running if call in self.running else self.loading).remove(call)
-        self._pin(call)
-        if not call.reads:
-            self._tell(call, call.computed // self.block)
-        for blocks in (call.pages, call.spent, call.table):
-            self._let_go(blocks)
-        call.table, call.pages, call.spent, call.reads, call.told, call.merged = [], [], [], [], 0, set()
-        call.joined = False
 
     # -- running calls
 
@@ -137,6 +120,8 @@ class Scheduler:
             if self.pool.has(self._lacking(call, call.computed + new) if new else 0):
                 self._give(call, new, step)
                 return
+            if self._take_back():
+                continue
             if self.loading:
                 self._preempt(self.loading[-1], step)
             elif not (self.running == [call] and self.pins.let_go_oldest()):
@@ -150,19 +135,23 @@ class Scheduler:
         left = len(call.tokens) - computed
         if call in self.running and not call.prefilling:
             return 1
-        if decoding is None:
-            decoding = sum(not other.prefilling for other in self.running)
-        given = sum(other.given for other in self.running if other.prefilling)
-        budget = self.profile.max_batched_tokens - decoding - given
-        if self.profile.max_prefill_tokens is not None:
-            budget = min(budget, self.profile.max_prefill_tokens - given)
-        new = max(0, min(left, budget))
+        new = min(left, self._budget(decoding))
         last = len(call.tokens) // self.block * self.block
         if self.groups and computed + new < last:
             new = new // self.block * self.block
         elif self.groups and computed < last:
             new = last - computed
         return new
+
+    def _budget(self, decoding: int | None) -> int:
+        """Prefill tokens that are left of the step, with so many decoding calls (None: those there are)."""
+        if decoding is None:
+            decoding = sum(not other.prefilling for other in self.running)
+        given = sum(other.given for other in self.running if other.prefilling)
+        budget = self.profile.max_batched_tokens - decoding * self._draft - given
+        if self.profile.max_prefill_tokens is not None:
+            budget = min(budget, self.profile.max_prefill_tokens - given)
+        return max(0, budget)
 
     def _victim(self) -> Call:
         """[S] The newest running call makes room; under priorities the least urgent, of these the last to arrive."""
@@ -178,6 +167,8 @@ class Scheduler:
         if call.spent:
             self.pool.release(call.pages)
             call.pages, call.spent = call.spent, []
+        if call not in self.loading:
+            self._save(call)
         self.drop(call)
         call.computed = call.given = call.taken = 0
         call.preemptions += 1
@@ -185,6 +176,27 @@ class Scheduler:
         call.preempted_as = self.preemptions
         step.preempted.append(call.id)
         self.waiting.append(call)
+        self._newcomers.insert(0, call)
+
+    def _accept(self) -> None:
+        """[W] A step with prefill gives each decoding call as many whole tokens as are owed, and can be given."""
+        speculative = self.profile.speculative
+        if speculative is None or speculative.acceptance_milli == 1000:
+            return
+        decoding = [call for call in self.running if call.given and not call.prefilling]
+        self._owed_milli += speculative.acceptance_milli
+        most = min(self._owed_milli // 1000, *(call.outputs - call.made for call in decoding))
+        if self.groups:
+            most = min(most, *(-call.computed % self.block or 1 for call in decoding))
+        while most > 1 and not self.pool.has(self._more(decoding, most)):
+            most -= 1
+        for call in decoding:
+            call.given = max(1, most)
+        self._owed_milli -= 1000 * max(1, most)
+
+    def _more(self, decoding: list[Call], tokens: int) -> int:
+        """Blocks that so many tokens of each need, beside those they hold."""
+        return sum(self._blocks(call.computed + tokens) - len(call.table) for call in decoding)
 
     # -- waiting calls
 
@@ -208,6 +220,14 @@ class Scheduler:
             if self._refused == (call, self.pool.freed):
                 return  # [W] not tried again before a block is freed; vLLM would, and so could never be leapt over
             self._refused = None
+            if call.saved is not None:
+                if not self._budget(decoding) or not self._read_back(call, call.saved, step.start_ps):
+                    return
+                continue
+            if call in self.ahead:
+                if not self._admit_fetched(call, step, decoding):
+                    return
+                continue
             if self._state_to_come(call):
                 return  # [M] a state that this step makes can be used from the next one on
             kv, state, reads = self._search(call)
@@ -221,123 +241,115 @@ class Scheduler:
             lacking += sum(block.refs == 0 for block in (*kv, *state))
             others = self.running or self.loading
             if not self.pool.has(lacking + (self.profile.watermark_blocks if others else 0)):
-                if not others and self.pins.let_go_oldest():
+                if self._take_back() or (not others and self.pins.let_go_oldest()):
                     continue
                 self._refused = (call, self.pool.freed)
                 return
             self.waiting.remove(call)
-            for block in (*kv, *state):  # [K] touched before anything is popped: a call cannot evict its own hits
-                self.pool.touch(block)
-            call.table, call.pages, call.told = list(kv), list(state), len(kv)
-            call.computed, call.goal = hit, len(call.tokens)
+            self._take(call, kv, state, reads)
             if call.cached is None:
-                call.cached = hit
+                call.cached = call.computed
             if reads:
-                self._load(call, reads, step.start_ps)
+                self.loads_ever += 1
+                self.loading.append(call)
                 continue
             self.running.append(call)
             self._give(call, new, step)
             step.admitted.append(call.id)
 
-    def _search(self, call: Call) -> tuple[list[Block], list[Block], list[tuple[SlowTier, Name]]]:
-        """What a call need not compute: on the GPU, and behind that in tiers, the fastest first."""
-        limit, now_ps = len(call.tokens) - 1, self.pool.now_ps
-        if not (self.tiers.tiers and self.prefix_cache):
-            return *self.lookup(call, limit), []
-        kv: list[Block] = []
-        reads: list[tuple[SlowTier, Name]] = []
-        for index in range(limit // self.block):
-            name: Name = ("kv", self.name(call, index))
-            unit = None if reads else self.pool.find(name)
-            tier = self.tiers.find(name, now_ps)
-            if unit is not None:
-                kv += unit
-            elif tier is not None:
-                reads.append((tier, name))
-            else:
-                break
-        while self.groups and (kv or reads):
-            name = ("state", self.name(call, len(kv) + len(reads) - 1))
-            state, tier = self.pool.find(name), self.tiers.find(name, now_ps)
-            if state is not None:
-                return kv, state, reads
-            if tier is not None:
-                return kv, [], [*reads, (tier, name)]
-            (reads or kv).pop()
-        return kv, [], reads
+    def _admit_fetched(self, call: Call, step: Step, decoding: int | None) -> bool:
+        """[W] The head has the blocks of its hit already: it goes on, or loads on. False: it cannot yet."""
+        new = self._chunk(call, call.computed, decoding)
+        if new == 0:
+            return False
+        others = bool(self.running or self.loading)
+        lacking = self._lacking(call, call.computed + new) + (self.profile.watermark_blocks if others else 0)
+        while not self.pool.has(lacking):
+            if not self._take_back(but=call) and (others or not self.pins.let_go_oldest()):
+                self._refused = (call, self.pool.freed)
+                return False
+        self.waiting.remove(call)
+        self.ahead.remove(call)
+        if call.cached is None:
+            call.cached = call.computed
+        self.loads_ever += 1
+        if call.loaded_ps > self.by_ps:
+            self.loading.append(call)
+            return True
+        self.running.append(call)
+        self._loaded(call)
+        self._give(call, new, step)
+        step.admitted.append(call.id)
+        return True
 
-    def _load(self, call: Call, reads: list[tuple[SlowTier, Name]], at_ps: int) -> None:
-        """Blocks for what is to be read, and one transfer for each tier."""
+    def _prefetch(self) -> None:
+        """[W] Whoever began to wait has its blocks fetched now, if there is room for all of its hit."""
+        if self._short == self.pool.freed or not any(tier.prefetch for tier in self.tiers.tiers):
+            return
+        self._short = None
+        while self._newcomers:
+            call = self._newcomers[0]
+            if call in self.waiting and call not in self.ahead and call.saved is None:
+                kv, state, reads = self._search(call)
+                if any(tier.prefetch for tier, _ in reads):
+                    decoding = [other for other in self.running if other.given and not other.prefilling]
+                    lacking = sum(self.groups if kind == "state" else 1 for _, (kind, _) in reads)
+                    lacking += sum(block.refs == 0 for block in (*kv, *state))
+                    lacking += sum(max(0, self._more([other], other.given)) for other in decoding)
+                    if not self.pool.has(lacking):
+                        self._short = self.pool.freed
+                        return
+                    self._take(call, kv, state, reads)
+                    self.ahead.append(call)
+            self._newcomers.pop(0)
+
+    def _take_back(self, but: Call | None = None) -> bool:
+        """What was fetched last for a call that waits is given up. False: there is nothing."""
+        fetched = [call for call in self.ahead if call is not but]
+        if fetched:
+            self.waiting.remove(fetched[-1])
+            self.drop(fetched[-1])
+            fetched[-1].computed = 0
+            self.waiting.append(fetched[-1])
+        return bool(fetched)
+
+    def _read_back(self, call: Call, saved: Saved, at_ps: int) -> bool:
+        """A swapped call on its turn: blocks for all it had, and what the GPU has not is read. False: no room."""
+        kv, _ = self.lookup(call, len(call.tokens) - 1)
+        if self.groups or len(kv) * self.block > saved.computed:
+            kv = []
+        others = bool(self.running or self.loading)
+        below = saved.pages - len(kv)
+        lacking = below + sum(block.refs == 0 for block in kv) + (self.profile.watermark_blocks if others else 0)
+        if not self.pool.has(lacking):
+            if self._take_back() or (not others and self.pins.let_go_oldest()):
+                return self._read_back(call, saved, at_ps)
+            self._refused = (call, self.pool.freed)
+            return False
+        self.waiting.remove(call)
+        for block in kv:
+            self.pool.touch(block)
+        own = [self.pool.pop() for _ in range(below)]
+        call.table, call.pages = [*kv, *own[: below - self.groups]], own[below - self.groups :]
+        call.computed, call.told = saved.computed, len(kv)
         self.loads_ever += 1
         self.loading.append(call)
-        call.reads = reads
-        for _, (kind, _) in reads:
-            if kind == "kv":
-                call.table.append(self.pool.pop())
-            else:
-                call.pages = [self.pool.pop() for _ in range(self.groups)]
-        call.loaded_ps = 0
-        for tier in self.tiers.tiers:
-            names = [name for source, name in reads if source is tier]
-            if names:
-                call.loaded_ps = max(call.loaded_ps, tier.read(at_ps, names))
+        tier = self.tiers.tiers[0]
+        call.loaded_ps = tier.reading.transfer(max(at_ps, saved.ready_ps), below * tier.page_bytes)
+        return True
 
     def join(self, by_ps: int, at_ps: int) -> None:
         """Loads that are over by then: what was read can be found, and the call goes on."""
-        self.pool.now_ps = at_ps
+        self.pool.now_ps, self.by_ps = at_ps, by_ps
         over = [call for call in self.loading if call.loaded_ps <= by_ps]
         for call in over:
             self.loading.remove(call)
             self.running.append(call)
+            if call.saved is not None:
+                self._go_on(call, call.saved)
+                continue
             call.joined = True
-            first = len(call.table) - sum(kind == "kv" for _, (kind, _) in call.reads)
-            for index in range(first, len(call.table)):
-                self._find_from_now_on(call, index)
-            self._tell(call, len(call.table))
-            if call.reads[-1][1][0] == "state":
-                call.pages = list(self.pool.register(call.pages, call.reads[-1][1]))
-                self.tiers.registered.append(call.reads[-1][1])
-            call.reads = []
-
-    def _find_from_now_on(self, call: Call, index: int) -> None:
-        own = call.table[index]
-        (call.table[index],) = self.pool.register([own], ("kv", self.name(call, index)))
-        if call.table[index] is not own:
-            call.merged.add(index)
-
-    def _tell(self, call: Call, blocks: int) -> None:
-        """Tiers that write through hear of so many blocks of a call."""
-        if self.prefix_cache:
-            own = [index for index in range(call.told, blocks) if index not in call.merged]
-            self.tiers.registered += [("kv", self.name(call, index)) for index in own]
-        call.told = max(call.told, blocks)
-
-    def _let_go(self, blocks: list[Block]) -> None:
-        """Of blocks in the order of the sequence; tiers that have them too take that for a use."""
-        names: list[Name] = []
-        for block in reversed(blocks):
-            if block.name is not None and block.name not in names:
-                names.append(block.name)
-        self.tiers.use(names)
-        self.pool.release(blocks)
-
-    def lookup(self, call: Call, limit: int) -> Hit:
-        """[K] The longest run of findable whole blocks, that ends where a state is findable too; and that state.
-
-        `limit`: tokens it may have at most. (The last token is always computed: its logits are needed.)
-        """
-        kv: list[Block] = []
-        while len(kv) < limit // self.block and self.prefix_cache:
-            unit = self.pool.find(("kv", self.name(call, len(kv))))
-            if unit is None:
-                break
-            kv += unit
-        while kv and self.groups:
-            state = self.pool.find(("state", self.name(call, len(kv) - 1)))
-            if state is not None:
-                return kv, state
-            kv.pop()
-        return kv, []
+            self._loaded(call)
 
     def _state_to_come(self, call: Call) -> bool:
         """Whether a prefill of this very step ends where this call, computed a step later, could begin from."""
@@ -352,23 +364,6 @@ class Scheduler:
                     return True
         return False
 
-    # -- blocks
-
-    def _blocks(self, tokens: int) -> int:
-        return math.ceil(tokens / self.block)
-
-    def most_blocks(self, tokens: int) -> int:
-        """What a call of so many tokens in all may need at once."""
-        return self._blocks(tokens) + self.groups
-
-    def _lacking(self, call: Call, tokens: int) -> int:
-        """How many blocks more a call needs to have so many tokens computed."""
-        return self._blocks(tokens) - len(call.table) + (self.groups if self._crosses(call, tokens) else 0)
-
-    def _crosses(self, call: Call, tokens: int) -> bool:
-        """[M] The running state stands in the page of its last block: a step into another one writes to new pages."""
-        return self._blocks(tokens) > self._blocks(call.computed)
-
     def _give(self, call: Call, new: int, step: Step) -> None:
         """So many tokens of this step, and the blocks they need."""
         if not new:
@@ -382,46 +377,16 @@ class Scheduler:
         call.given = new
         call.joined = False
 
-    def _register(self, call: Call, full_before: int) -> None:
-        """[W] A block is findable once the step that filled it is over ([K] in vLLM once that step is scheduled)."""
-        if not self.prefix_cache:
-            return
-        full = call.computed // self.block
-        for index in range(full_before, full):
-            self._find_from_now_on(call, index)
-        if call.prefilling or call.computed == call.goal:
-            self._tell(call, full)
-        if self.groups and full > full_before and call.computed % self.block == 0:
-            # [M] A state is of the place where a step ended. Tiers hear of the blocks before it too, an answer's also.
-            self._tell(call, full)
-            self.tiers.registered.append(("state", self.name(call, full - 1)))
-            call.pages = list(self.pool.register(call.pages, ("state", self.name(call, full - 1))))
-
-    def _pin(self, call: Call) -> None:
-        """[W] What a call asks to be kept: as much of its prompt's beginning as can be found now."""
-        tokens = min(call.hints.pin_tokens, call.prompt)
-        kv, state = self.lookup(call, tokens)
-        while len(kv) + len(state) > self.pins.room:
-            kv, state = self.lookup(call, (len(kv) - 1) * self.block)
-        if kv:
-            self.pins.add(self.name(call, len(kv) - 1), kv, state)
-
-    def name(self, call: Call, index: int) -> int:
-        """Identity of a call's first `index` + 1 blocks of tokens: equal for equal tokens, and only for them."""
-        while len(call.names) <= index:
-            begin = len(call.names) * self.block
-            content = (call.names[-1] if call.names else None, tuple(call.tokens[begin : begin + self.block]))
-            call.names.append(self._names.setdefault(content, len(self._names)))
-        return call.names[index]
-
     def check(self) -> None:
         """What must hold after every step and every schedule."""
         held = Counter(block for call in self.running for block in (*call.table, *call.pages, *call.spent))
-        held.update(block for call in self.loading for block in (*call.table, *call.pages))
+        held.update(block for call in (*self.loading, *self.ahead) for block in (*call.table, *call.pages))
         held.update(self.pins.blocks())
         self.pool.check(held)
         for call in self.running:
-            assert len(call.table) == self._blocks(call.computed + call.given), "a call holds what it needs, no more"
+            new = call.given if call.prefilling else min(call.given, 1)  # what speculation gives more is taken later
+            assert len(call.table) == self._blocks(call.computed + new), "a call holds what it needs, no more"
             assert len(call.pages) == self.groups and len(call.spent) in (0, self.groups)
-        assert all(not (call.table or call.pages or call.spent) for call in self.waiting), "who waits holds nothing"
+        bare = [call for call in self.waiting if call not in self.ahead]
+        assert all(not (call.table or call.pages or call.spent) for call in bare), "who waits holds nothing"
         assert len(self.running) + len(self.loading) <= self.profile.max_num_seqs

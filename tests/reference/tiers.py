@@ -29,11 +29,14 @@ class SlowTier:
     def __init__(self, tier: Tier, profile: Profile) -> None:
         self.name = tier.name
         self.write = tier.write
+        self.prefetch = tier.prefetch
         self.capacity = None if tier.tokens is None else tier.tokens // profile.block_tokens
         self.page_bytes = profile.block_tokens * profile.kv_token_bytes
         self.groups = profile.state_groups
         self.reading = Link(tier.read_bytes_per_s, tier.latency_ps)
         self.writing = Link(tier.write_bytes_per_s, tier.latency_ps)
+        self.lent = 0
+        """Pages that hold what swapped calls had."""
         self.order: list[Name] = []
         self.ready_ps: dict[Name, int] = {}
 
@@ -53,11 +56,22 @@ class SlowTier:
         if new:
             done_ps = self.writing.transfer(at_ps, self.pages(new) * self.page_bytes)
             self.ready_ps |= dict.fromkeys(new, done_ps)
+        return self.trim()
+
+    def trim(self) -> list[Name]:
+        """What has to go, used longest ago first."""
         out = []
-        while self.capacity is not None and self.pages(self.order) > self.capacity:
+        while self.capacity is not None and self.pages(self.order) + self.lent > self.capacity:
             out.append(self.order.pop(0))
             del self.ready_ps[out[-1]]
         return out
+
+    def lend(self, at_ps: int, pages: int) -> int | None:
+        """Write so many pages of a call that is swapped out: when they are there; None if there is no room."""
+        if self.capacity is not None and self.lent + pages > self.capacity:
+            return None
+        self.lent += pages
+        return self.writing.transfer(at_ps, pages * self.page_bytes)
 
     def use(self, name: Name) -> None:
         if name in self.ready_ps:
@@ -99,7 +113,15 @@ class Tiers:
         if self.tiers and self.tiers[0].write == "evict" and evicted:
             self._put(0, at_ps, evicted)
 
+    def lend(self, at_ps: int, pages: int) -> int | None:
+        """Of the first tier, which makes room for them."""
+        ready_ps = self.tiers[0].lend(at_ps, pages)
+        self._hand_down(0, at_ps, self.tiers[0].trim())
+        return ready_ps
+
     def _put(self, depth: int, at_ps: int, names: list[Name]) -> None:
-        out = self.tiers[depth].put(at_ps, names)
+        self._hand_down(depth, at_ps, self.tiers[depth].put(at_ps, names))
+
+    def _hand_down(self, depth: int, at_ps: int, out: list[Name]) -> None:
         if out and depth + 1 < len(self.tiers) and self.tiers[depth + 1].write == "evict":
             self._put(depth + 1, at_ps, out)

@@ -122,7 +122,7 @@ power_of_two."""
             if not role or not re.fullmatch(r"-?[0-9]+", number):
                 raise UsageError("a priority is ROLE=N", where="--priority", expected="main=0, say", found=text)
             if role in found:
-                raise UsageError("a role has one priority", where="--priority", found=text)
+                raise UsageError("a role has one priority", where="--priority", expected=f"{role} once", found=text)
             found[role] = int(number)
         return found
 
@@ -187,6 +187,19 @@ power_of_two."""
                 tier = {"name": name, "tokens": capacity, "read_bytes_per_s": speed, "write_bytes_per_s": speed}
                 made.append({**tier, "write": self.tier_write, "prefetch": self.tier_prefetch})
         return made
+
+
+def tell_unheard(fleet: Fleet) -> None:
+    """Say what of a fleet calls over HTTP cannot ask for: they tell neither their role nor which spans they share."""
+    unheard = {
+        "priorities": bool(fleet.priorities),
+        "served": bool(fleet.served),
+        "pinned_tokens": any(pool.profile.retention.pinned_tokens for pool in fleet.pools),
+    }
+    without = ", ".join(name for name, given in unheard.items() if given)
+    if without:
+        what = "calls over HTTP tell neither roles nor shared spans"
+        print(f"warning: {what}, so these change nothing here: {without}", file=sys.stderr)
 
 
 def _default(field: Any) -> Any:

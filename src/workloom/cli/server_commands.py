@@ -33,9 +33,12 @@ def serve(
     record
         File for the instants of every request, as JSON lines.
     """
+    from workloom.cli.engine import tell_unheard
     from workloom.cli.serve import serve as go
 
-    go(engine.target(), host, port, model, record, engine.prefix_cache == "on")
+    fleet = engine.target()
+    tell_unheard(fleet)
+    go(fleet, host, port, model, record, engine.prefix_cache == "on")
 
 
 @app.command

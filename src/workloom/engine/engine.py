@@ -38,7 +38,7 @@ before the last token it had came. A cancel of a call that is complete changes n
 mean gap between tokens where a server sends chunks of several at larger gaps. A step with prefill gives each decoding
 call g tokens at once: g = owed // 1000, where `owed`, 0 at first, rises by round(1000 * acceptance_length) with each
 such step and falls by 1000 * g; but g is at most what the decoding call that is nearest to its end lacks, what blocks
-are free for and, with state pages, what leads to a block's end, and at least 1.
+are free for and, with state pages, what leads to a block's end (1 where a block begins), and at least 1.
 
 **Leaps.** Between events (arrival, completion, end of a prefill, want of blocks) all steps are alike but for a linearly
 growing time, so they are taken in one leap. Whatever comes in cuts it at the boundary where it counts: the schedule

@@ -138,7 +138,7 @@ class Loads:
         self._cache.take(sequence, hit)
         self._cache.pop(hit.pages_below)
         self._cache.fresh_page(sequence)
-        sequence.computed = saved.computed
+        sequence.computed, sequence.fetched = saved.computed, ()
         ready_ps = self._tiers.tiers[0].read_back(self._cache.queue.now_ps, saved.lent, hit.pages_below)
         sequence.load = Load((), ready_ps, node)
 

@@ -231,8 +231,6 @@ class PrefixCache:
                 child = node.branches[place] = Node(node, place, start // self.block_tokens)
             upto = min(end // self.block_tokens, end_block)
             if sequence.registered < upto:
-                if self.tiers is not None:
-                    self.tiers.registered(child, sequence.registered, upto)
                 if self.merge:
                     self._merge(sequence, child, upto)
                 else:
@@ -262,6 +260,8 @@ class PrefixCache:
 
     def _add(self, sequence: Sequence, node: Node, upto: int) -> None:
         first, sequence.registered = sequence.registered, upto
+        if self.tiers is not None:
+            self.tiers.registered(node, first, upto)
         last = sequence.holds[-1] if sequence.holds else None
         if last is not None and last.run.refs == 1 and last.run.end == last.end == first:
             run, before = last.run, last.run.node

@@ -107,7 +107,7 @@ class Source:
             f"{many} fit{'s' * (self.sessions_read > 1)} into the context",
             expected=f"calls of at most {self.context.max_tokens:,} tokens (prompt + answer)",
             found=f"{self._least:,} tokens in the {longest}",
-            hint=f"--max-context {self._least} or more (with --engine: --max-model-len){cut}",
+            hint=f"--max-context {self._least} or more (with --engine: --max-model-len, --kv-tokens){cut}",
         )
 
 
