@@ -776,7 +776,7 @@ def test_the_line_of_progress_says_which_phase_the_run_is_in(chains: Chains) -> 
 
 @pytest.fixture
 def slow_server() -> Iterator[Scripted]:
-    with Scripted(Knobs(first_s=0.4)) as server:
+    with Scripted(Knobs(first_s=1.0)) as server:  # long enough for a draining line to be drawn on a busy machine
         yield server
 
 
