@@ -17,8 +17,10 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import msgspec
+from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
@@ -69,12 +71,16 @@ def collect(folder: Path) -> Results:
 
 
 def write(results: Results) -> bytes:
-    """One row a line."""
+    """One row a line, six digits a figure."""
     parts = []
     for name, rows in results.items():
-        lines = ",\n  ".join(msgspec.json.encode(row).decode() for row in rows)
+        lines = ",\n  ".join(msgspec.json.encode(short(row)).decode() for row in rows)
         parts.append(f' "{name}": [\n  {lines}\n ]')
     return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+
+
+def short(row: Row) -> Row:
+    return replace(row, values=tuple(None if v is None else float(f"{v:.6g}") for v in row.values))
 
 
 def title(study: int, *, measured: bool = False, without: str = "") -> str:
@@ -123,6 +129,7 @@ def siblings(results: Results) -> str:
 
 def without(results: Results) -> str:
     """As published and with all quirks left out, on the same arrivals and over seeds."""
+    wanted = ("TTFC", "E2E", "hit rate", "most decodes", "rho*", "useful work", "slack")
     body = []
     for number_ in (2, 3):
         parts = [
@@ -131,7 +138,7 @@ def without(results: Results) -> str:
             for name in ("", "all")
         ]
         for key, row in parts[0].items():
-            if not row.figure.endswith(" at rho*") and row.figure != "mean prompt, tokens":
+            if row.figure.startswith(wanted) and not row.figure.endswith(" at rho*"):
                 figure = f"{row.figure} at 0.18/s" if number_ == 2 else row.figure
                 body.append([figure, row.of, published(row), *(cell(part[key]) for part in parts)])
     head = ["figure", "of", "published", "measured arrivals, quirks", "without", "seeds, quirks", "without"]
@@ -167,8 +174,9 @@ def missed(results: Results) -> str:
         rows = [row for number_ in (2, 3) for row in results[title(number_, measured=measured)]]
         there = [row for row in rows if kept_by(row) is not None]
         out = [row for row in there if not kept_by(row)]
-        names = ", ".join(f"{row.figure} of {row.of.replace('chain', 'chains')} ({off(row)})" for row in out)
-        lines.append(f"- {where} {len(there) - len(out)} of {len(there)} are kept. Missed: {names}.")
+        names = "; ".join(f"{row.figure}, {row.of} ({off(row)})" for row in out)
+        told = f"- {where} {len(there) - len(out)} of {len(there)} are kept. Missed: {names}."
+        lines.append(fill(told, 120, subsequent_indent="  ", break_on_hyphens=False))
     return "\n".join(lines) + "\n"
 
 
@@ -240,10 +248,10 @@ def page(written: str, results: Results) -> str:
     if sorted(found) != sorted(made):
         raise SystemExit(f"{TARGET.name}: expected tables {sorted(made)}, found {sorted(found)}")
 
-    def fill(at: re.Match[str]) -> str:
+    def table(at: re.Match[str]) -> str:
         return f"<!-- table: {at[1]} -->\n\n{made[at[1]]}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: ([^\n]*?) -->\n.*?<!-- end -->", fill, written, flags=re.S)
+    return re.sub(r"<!-- table: ([^\n]*?) -->\n.*?<!-- end -->", table, written, flags=re.S)
 
 
 def main() -> int:

@@ -68,7 +68,10 @@ def told(command: Callable[[], object]) -> int:
     """Run a command; what can go wrong is one line, with a hint where there is one."""
     try:
         command()
-    except (WorkloomError, OSError) as error:
+    except WorkloomError as error:
         print("error: " + "; ".join(line.strip() for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}; hint: --out names a folder that can be written", file=sys.stderr)
         return 2
     return 0

@@ -81,8 +81,9 @@ def number(value: float | None, unit: str) -> str:
 
 
 def span(row: Row) -> str:
+    """Lowest to highest run, the unit told once."""
     low, high = (number(value, row.unit) for value in row.span)
-    return f"{low} to {high}" if low != high else low
+    return high if low == high else f"{low.split(' ')[0].rstrip('%')} to {high}"
 
 
 def ratio(row: Row) -> str:

@@ -65,7 +65,7 @@ class Sampler:
                 self._write(left_ns, name, self._serving.replicas[int(name)].engine, (0, 0, 0.0))
                 self._taker.server(ServerSample(left_ns, GONE, 1.0, name))  # its KV is not empty then: it is not there
             self._serving.left.clear()
-        return busy
+        return busy or self._serving.next_ns() is not None  # a call in a front end, or between two replicas
 
     def _begin(self, replica: str) -> None:
         """One that comes later had no calls before, and no KV."""
