@@ -360,6 +360,10 @@ class Audit:
         assert call.running
         if call.ready is None and self.profile.preemption == "swap":
             call.saved = self._loads.save(event.at_ps, call.computed, decoding=call.decoding)
+        elif call.saved is None and event.saved_tokens:  # its load was over: it joined in this very step
+            call.saved = self._loads.save(event.at_ps, call.computed, decoding=False)
+        kept = 0 if call.saved is None else call.saved.computed
+        assert event.saved_tokens == kept, "what can be saved is"
         self._let_go(call)
         call.preemptions += 1
         self._waiting.append(call)

@@ -65,8 +65,11 @@ class Ran(NamedTuple):
 
 
 class Preempted(NamedTuple):
+    """A running call gave its place up; `saved_tokens` of its KV are kept in the first tier (swap), else none."""
+
     at_ps: int
     call: str
+    saved_tokens: int = 0
 
 
 class Evicted(NamedTuple):

@@ -30,7 +30,8 @@ class Teller:
     ) -> None:
         """What was decided for the step that begins; `begun`: admitted to load from tiers first."""
         for sequence in batch.preempted:
-            self._listener(Preempted(start_ps, sequence.call))
+            saved = sequence.saved
+            self._listener(Preempted(start_ps, sequence.call, 0 if saved is None else saved.computed))
         admitted = [sequence for sequence, _ in batch.prefills[len(batch.prefills) - batch.admitted :]]
         given: list[tuple[int, Admitted | Received]] = [
             (each.order, Admitted(start_ps, each.call, each.computed, each.fetched)) for each in admitted
