@@ -48,9 +48,8 @@ def compare(nodes: list[Node], server: Profile, *, prefix_cache: bool = True, le
     assert fast.engine.scheduler.preemptions == slow.engine.preemptions
     ours, theirs = queues(fast, slow)
     assert ours == theirs
-    if not (server.state_groups and server.retention.pinned_tokens):
-        above, under = below(fast, slow)  # open: when a tier hears that a pinned state was used, the two tell apart
-        assert above == under
+    above, under = below(fast, slow)
+    assert above == under
     return slow
 
 

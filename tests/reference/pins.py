@@ -18,13 +18,12 @@ class Pins:
         """By the name of the prefix that is pinned: KV blocks, and pages of the state at their end."""
 
     def add(self, name: int, kv: list[Block], state: list[Block]) -> None:
-        """The newest pin. One of the same prefix is replaced; while there is too much, the oldest is let go."""
-        for block in (*kv, *state):
-            self.pool.touch(block)
+        """The newest pin: one of the same prefix if there is one. While there is too much, the oldest is let go."""
         before = self._pins.pop(name, None)
-        self._pins[name] = kv, state
-        if before is not None:
-            self._release(*before)
+        if before is None:
+            for block in (*kv, *state):
+                self.pool.touch(block)
+        self._pins[name] = before or (kv, state)
         while len(set(self.blocks())) > self.room:
             self.let_go_oldest()
 

@@ -170,6 +170,8 @@ class Scheduler(Holdings):
         if call not in self.loading:
             self._save(call)
         self.drop(call)
+        if call.id in step.admitted:  # it had joined, and its first tokens were of this step
+            step.admitted.remove(call.id)
         call.computed = call.given = call.taken = 0
         call.preemptions += 1
         self.preemptions += 1
