@@ -13,6 +13,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from workloom.session import Gap
+
 CallStatus = Literal["ok", "error", "timeout", "cancelled", "censored"]
 """ok: the whole answer came. error: the backend failed (see error_kind). timeout: the total time-out ended it.
 cancelled: a call it depends on failed, so it was never sent. censored: in flight when the run ended."""
@@ -44,6 +46,17 @@ class ChunkRun(Struct, frozen=True, array_like=True, gc=False):
         return self.at(self.count - 1)
 
 
+class Dependency(Struct, frozen=True, array_like=True, gc=False):
+    """A call that had to be done first, by its place in the session, and how long after that the other was due.
+
+    `wait_ns` is the edge's wait as this run took it: capped, and divided by its time scale.
+    """
+
+    ordinal: int
+    wait_ns: int
+    gap: Gap
+
+
 class CallRecord(Struct, omit_defaults=True, gc=False):
     """One call of a run, whatever became of it. Tokens: planned by the plan, sent by us, counted by the server."""
 
@@ -61,8 +74,12 @@ class CallRecord(Struct, omit_defaults=True, gc=False):
     """The name it was asked for by."""
     target: str = ""
     """Which of several servers it was sent to."""
+    after: list[Dependency] = []
+    """Its edges. The calls of a session and their edges are its DAG: a run needs no trace beside it."""
     sent_ns: int | None = None
     """When its first byte left; of a call that was cut off, when it was handed to the backend; None: it never left."""
+    admitted_ns: int | None = None
+    """When the server began to compute it, where it says so (simulated engines do): before, it stood in queues."""
     first_ns: int | None = None
     """First chunk that carries content, reasoning or a tool call."""
     last_ns: int | None = None
@@ -71,6 +88,8 @@ class CallRecord(Struct, omit_defaults=True, gc=False):
     """End of the stream: what dependants count from."""
     planned_prompt_tokens: int = 0
     planned_output_tokens: int = 0
+    planned_fresh_tokens: int = 0
+    """Of the planned prompt: neither inherited from an ancestor nor a named span."""
     asked_output_tokens: int | None = None
     """The most tokens that were asked for; None: as many as the server likes."""
     sent_prompt_tokens: int = 0
@@ -120,6 +139,7 @@ class SessionRecord(Struct, omit_defaults=True, gc=False):
     calls_before: int = 0
     """Calls that were over when its part of the run began: such a session has no makespan."""
     user: str | None = None
+    workflow: str | None = None
 
 
 class Outcome(Struct, omit_defaults=True, gc=False):
@@ -146,6 +166,7 @@ class Outcome(Struct, omit_defaults=True, gc=False):
     bytes_sent: int | None = None
     bytes_received: int | None = None
     connect_ns: int = 0
+    admitted_ns: int | None = None
 
 
 class ServerSample(Struct, omit_defaults=True):

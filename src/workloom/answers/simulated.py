@@ -10,15 +10,17 @@ from workloom.engine.cluster import serving
 from workloom.engine.fleet import Fleet, Pool
 from workloom.engine.profile import Profile
 from workloom.errors import Hopeless
+from workloom.metrics.frame import Window
 from workloom.metrics.summary import Summary, summarize_records
 from workloom.plan import Plan
 from workloom.records import CallRecord, SessionRecord
 
 
 class Kept:
-    """A sink that keeps everything."""
+    """A sink that keeps everything. `window`: what was measured, once the run is over."""
 
     def __init__(self) -> None:
+        self.window = Window(0, 0)
         self.calls: list[CallRecord] = []
         self.sessions: list[SessionRecord] = []
 
@@ -29,7 +31,7 @@ class Kept:
         self.sessions.append(record)
 
 
-def play(plan: Plan, server: Profile | Fleet, *, prefix_cache: bool = True) -> Kept:
+def play(plan: Plan, server: Profile | Fleet, *, prefix_cache: bool = True, options: Options | None = None) -> Kept:
     """The records of a plan on an engine, or on a fleet. Raises Hopeless when the run was ended early."""
     kept = Kept()
     fleet = server if isinstance(server, Fleet) else Fleet((Pool(server),))
@@ -39,11 +41,12 @@ def play(plan: Plan, server: Profile | Fleet, *, prefix_cache: bool = True) -> K
         server = serving(fleet, prefix_cache=prefix_cache)
         backend = SimulatedBackend(server, time, fleet, named, priorities=fleet.priorities)
         served = None if named is None else lambda agent, model, instance: fleet.serving(agent, model)
-        return await drive(plan, backend, time, kept, Options(timeout_s=None), served=served)
+        return await drive(plan, backend, time, kept, options or Options(timeout_s=None), served=served)
 
     end = clock.run_virtual(run)
     if end.fault is not None:
         raise Hopeless("the simulated run was ended early", found=end.fault, hint="do the calls fit into its context?")
+    kept.window = Window(end.window_start_ns, end.window_end_ns)
     return kept
 
 

@@ -232,6 +232,7 @@ class SimulatedBackend:
         return Outcome(
             done_ns=finished.done_ns,
             sent_ns=flight.sent_ns,
+            admitted_ns=finished.admitted_ns,
             prompt_tokens=flight.prompt_tokens,
             output_tokens=finished.output_tokens,
             cached_tokens=finished.cached_tokens,

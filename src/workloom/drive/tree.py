@@ -15,7 +15,7 @@ from workloom.errors import BackendError
 from workloom.plan import Instance
 from workloom.plan.start import Opening
 from workloom.prompt import Prompt, Prompts
-from workloom.records import CallRecord, Outcome, Phase, SessionRecord
+from workloom.records import CallRecord, Dependency, Outcome, Phase, SessionRecord
 from workloom.session import Call, children, prompt_tokens
 
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ class Tree:
             phase=phase,
             planned_prompt_tokens=self.planned[call.id],
             planned_output_tokens=call.answer_tokens if phase == "run" else 1,
+            planned_fresh_tokens=call.fresh_tokens,
+            after=self._after(call),
             sent_prompt_tokens=prompt.tokens,
             ideal_cached_tokens=self.ideal.held(served, prompt),
             ideal_prompt_tokens=prompt.tokens,
@@ -282,7 +284,7 @@ class Tree:
         """What the backend says of the end of a call."""
         record = flight.record
         if isinstance(end, Outcome):
-            record.sent_ns, record.done_ns = end.sent_ns, end.done_ns
+            record.sent_ns, record.admitted_ns, record.done_ns = end.sent_ns, end.admitted_ns, end.done_ns
             if end.sent_prompt_tokens is not None:
                 record.sent_prompt_tokens = end.sent_prompt_tokens
             record.asked_output_tokens = end.asked_output_tokens
@@ -314,6 +316,10 @@ class Tree:
                 self.censored = True
         else:
             raise end
+
+    def _after(self, call: Call) -> list[Dependency]:
+        wait_ns, ordinals = self.drive.waits.wait_ns, self.ordinals
+        return [Dependency(ordinals[edge.call], wait_ns(edge.wait_s), edge.gap) for edge in call.after]
 
     def _served(self, call: Call) -> str:
         """Which cache the call meets: ideal hits are kept by it."""
@@ -406,6 +412,8 @@ class Tree:
             ordinal=self.ordinals[call.id],
             planned_prompt_tokens=self.planned[call.id],
             planned_output_tokens=call.answer_tokens,
+            planned_fresh_tokens=call.fresh_tokens,
+            after=self._after(call),
             phase=record.phase,
             error_kind=record.error_kind or record.status,
             cause=cause,
@@ -442,6 +450,7 @@ class Tree:
                 calls_ok=self.ok,
                 calls_before=len(self.before),
                 user=session.user,
+                workflow=session.workflow,
             )
         )
         drive.progress.sessions_live -= 1

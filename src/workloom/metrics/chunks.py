@@ -20,10 +20,16 @@ def gaps_s(chunks: Chunks, keep: Bools | None = None) -> Iterator[Floats]:
     Inside a run gap i is gap + i*slope; between runs it is from the last chunk of the one to the first of the next.
     Chunks that one read brought stand at one instant: their gaps are 0, and count.
     """
+    return (gaps for gaps, _ in gaps_by_call_s(chunks, keep))
+
+
+def gaps_by_call_s(chunks: Chunks, keep: Bools | None = None) -> Iterator[tuple[Floats, Ints]]:
+    """The gaps as :func:`gaps_s` says, and beside each which call it belongs to."""
     mine = np.ones(len(chunks.call), dtype=np.bool_) if keep is None else keep[chunks.call]
     follows = np.flatnonzero(mine[:-1] & (chunks.call[1:] == chunks.call[:-1]))
     if len(follows):
-        yield (chunks.first_ns[follows + 1] - chunks.at(chunks.count[follows] - 1, follows)) / NS
+        between_ns = chunks.first_ns[follows + 1] - chunks.at(chunks.count[follows] - 1, follows)
+        yield between_ns / NS, chunks.call[follows]
     inner = np.flatnonzero(mine & (chunks.count > 1))
     upto = np.cumsum(chunks.count[inner] - 1)
     begin = 0
@@ -34,12 +40,12 @@ def gaps_s(chunks: Chunks, keep: Bools | None = None) -> Iterator[Floats]:
         begin = end
 
 
-def _expanded(chunks: Chunks, runs: Ints) -> Floats:
-    """Every gap inside the runs."""
+def _expanded(chunks: Chunks, runs: Ints) -> tuple[Floats, Ints]:
+    """Every gap inside the runs, and whose it is."""
     counts = chunks.count[runs] - 1
     i = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     gaps_ns: Floats = np.repeat(chunks.gap_ns[runs], counts) + i * np.repeat(chunks.slope_ns[runs], counts)
-    return gaps_ns / NS
+    return gaps_ns / NS, np.repeat(chunks.call[runs], counts)
 
 
 def delivered_tokens(chunks: Chunks, window: Window) -> Floats:

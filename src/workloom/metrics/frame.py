@@ -57,13 +57,16 @@ class Calls:
     """Every call of a run but its chunks; fields as in :class:`workloom.records.CallRecord`."""
 
     instance: Floats
+    ordinal: Floats
     due_ns: Floats
     sent_ns: Floats
+    admitted_ns: Floats
     first_ns: Floats
     last_ns: Floats
     done_ns: Floats
     planned_prompt_tokens: Floats
     planned_output_tokens: Floats
+    planned_fresh_tokens: Floats
     sent_prompt_tokens: Floats
     prompt_tokens: Floats
     cached_tokens: Floats
@@ -105,6 +108,10 @@ SCALARS = [*NUMBERS, *WORDS]
 """The columns of calls.parquet that :class:`Calls` needs."""
 
 
+UNKNOWN = {"admitted_ns", "planned_fresh_tokens"}
+"""Columns whose values nobody knows where an older run lacks them; the others are 0 there."""
+
+
 def calls_of(batches: Iterable[pa.RecordBatch]) -> Calls:
     """The columns of all batches, one behind the other."""
     words: list[dict[str, int]] = [{name: i for i, name in enumerate(STATUSES)}, {}, {}, {"run": 0, "warmup": 1}]
@@ -113,7 +120,8 @@ def calls_of(batches: Iterable[pa.RecordBatch]) -> Calls:
     for batch in batches:
         there = set(batch.schema.names)  # an older run lacks the newer columns
         for name, parts in numbers.items():
-            parts.append(floats(batch.column(name)) if name in there else np.zeros(batch.num_rows))
+            missing = np.nan if name in UNKNOWN else 0.0
+            parts.append(floats(batch.column(name)) if name in there else np.full(batch.num_rows, missing))
         for name, known, found in zip(WORDS, words, codes, strict=True):
             found.append(_codes(batch.column(name), known) if name in there else np.zeros(batch.num_rows, np.int64))
     status, error_kind, message, phase = (np.concatenate(found) for found in codes)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from workloom.metrics import calls as per_call
 from workloom.metrics import sessions as per_session
 from workloom.metrics.chunks import delivered_tokens, gaps_s
-from workloom.metrics.frame import SCALARS, Bools, Calls, Chunks, Window, batches, calls_of, chunks_of
-from workloom.metrics.samples import Samples, samples_of
-from workloom.metrics.samples import samples as series
+from workloom.metrics.frame import Bools, Calls, Chunks, Window
+from workloom.metrics.measured import Measured, measured, measured_records
 from workloom.metrics.server import HitRate, ServerSide, Timeline, hit_rate, server_side, timeline
 from workloom.metrics.stats import Floats, Pool, Stats, stats
 from workloom.metrics.tool import Tool, judge, seen
@@ -83,17 +82,7 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 def summarize(run: Run, window: Window | None = None, *, whole: bool = False) -> Summary:
     """The numbers of a run on disk: of its window, or of the `whole` of it from where the window begins."""
-    manifest = run.manifest
-    if whole:
-        manifest = structs.replace(manifest, window_end_ns=None)
-    return _summary(
-        calls_of(run.batches(CallRecord, SCALARS)),
-        lambda: (chunks_of(batch) for batch in run.batches(CallRecord, ["chunks"])),
-        per_session.sessions_of(run.batches(SessionRecord)),
-        samples_of(run.batches(ServerSample)),
-        window,
-        manifest,
-    )
+    return summary_of(measured(run, window=window, whole=whole))
 
 
 def summarize_records(
@@ -105,14 +94,7 @@ def summarize_records(
     manifest: Manifest | None = None,
 ) -> Summary:
     """The numbers of records in memory."""
-    return _summary(
-        calls_of(batches(CallRecord, calls)),
-        lambda: (chunks_of(batch) for batch in batches(CallRecord, calls)),
-        per_session.sessions(sessions),
-        series(samples),
-        window,
-        manifest,
-    )
+    return summary_of(measured_records(calls, sessions, samples, window=window, manifest=manifest))
 
 
 def summary_json(run: Run) -> bytes:
@@ -125,17 +107,11 @@ def encode(summary: Summary) -> bytes:
     return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
 
 
-def _summary(
-    calls: Calls,
-    chunks: Callable[[], Iterator[Chunks]],
-    sessions: per_session.Sessions,
-    samples: Samples,
-    window: Window | None,
-    manifest: Manifest | None,
-) -> Summary:
-    window = window or _window(calls, sessions, manifest)
+def summary_of(run: Measured) -> Summary:
+    """The numbers of what was measured."""
+    calls, sessions, samples, window, manifest = run.calls, run.sessions, run.samples, run.window, run.manifest
     due = window.holds(calls.due_ns) & ~calls.warmup
-    tbc, carried, delivered, together = _streams(chunks(), due, window)
+    tbc, carried, delivered, together = _streams(run.pieces(), due, window)
     session_counts = per_session.count(sessions, calls, window)
     call_counts = per_call.count(calls, window)
     cut, waiting = call_counts.censored, call_counts.waiting
@@ -168,17 +144,6 @@ def _summary(
         errors=per_call.errors(calls, window),
         tool=judge(manifest, latency["lag_s"], seen(calls, due, together, tbc.n)),
     )
-
-
-def _window(calls: Calls, sessions: per_session.Sessions, manifest: Manifest | None) -> Window:
-    """The measured window of the manifest; where it has no end, through the last instant that was recorded."""
-    start_ns = manifest.window_start_ns if manifest else 0
-    if manifest is not None and manifest.window_end_ns is not None:
-        return Window(start_ns, manifest.window_end_ns)
-    if calls.warmup.any() and not start_ns:  # a run that was killed, or ended by a fault, had no time to say
-        start_ns = int(np.min(calls.due_ns[~calls.warmup], initial=np.inf, where=True)) if (~calls.warmup).any() else 0
-    last_ns = max(calls.end_ns, int(np.max(sessions.end_ns, initial=0.0)))
-    return Window(start_ns, max(start_ns, last_ns + 1) if last_ns else start_ns)
 
 
 def _streams(pieces: Iterator[Chunks], due: Bools, window: Window) -> tuple[Stats, Floats, Floats, int]:

@@ -1,7 +1,7 @@
 """Records as Arrow tables and Parquet files: one column for each field of the struct, its units in its name.
 
-`chunks` is a list of structs, one for each chunk run. Tables are written and read in batches of bounded size; the
-same records in the same order make the same bytes.
+`chunks` and `after` are lists of structs, one for each chunk run and each edge. Tables are written and read in batches
+of bounded size; the same records in the same order make the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 from msgspec import Struct, structs
 
 from workloom.errors import StoreError
-from workloom.records import CallRecord, ChunkRun, ServerSample, SessionRecord
+from workloom.records import CallRecord, ChunkRun, Dependency, ServerSample, SessionRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +34,9 @@ LOST = "put it back from a copy, or run again: the command is `argv` in manifest
 
 NAMES: dict[type[Struct], str] = {CallRecord: "calls", SessionRecord: "sessions", ServerSample: "server"}
 """The tables of a run."""
+
+NESTED: dict[str, type[Struct]] = {"chunks": ChunkRun, "after": Dependency}
+"""Columns that are lists of structs."""
 
 
 def schema(kind: type[Struct]) -> pa.Schema:
@@ -58,8 +61,8 @@ def _type(hint: Any) -> pa.DataType:
 
     if get_origin(hint) is list:
         return pa.list_(pa.field("item", _type(get_args(hint)[0]), nullable=False))
-    if hint is ChunkRun:
-        return pa.struct([_field(name, kind) for name, kind in typing.get_type_hints(ChunkRun).items()])
+    if hint in NESTED.values():
+        return pa.struct([_field(name, kind) for name, kind in typing.get_type_hints(hint).items()])
     if get_origin(hint) is Literal:
         return pa.string()
     return {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}[hint]
@@ -78,7 +81,7 @@ def _column(kind: type[R], records: list[R], field: pa.Field) -> pa.Array:
 
     values = [getattr(record, field.name) for record in records]
     try:
-        return _chunk_column(values, field.type) if field.name == "chunks" else pa.array(values, type=field.type)
+        return _nested_column(values, field.type) if field.name in NESTED else pa.array(values, type=field.type)
     except (AttributeError, OverflowError, TypeError, ValueError, pa.ArrowException) as error:
         raise StoreError(
             f"a record does not fit into its table: {error}",
@@ -88,15 +91,15 @@ def _column(kind: type[R], records: list[R], field: pa.Field) -> pa.Array:
         ) from error
 
 
-def _chunk_column(lists: list[list[ChunkRun]], kind: pa.DataType) -> pa.Array:
+def _nested_column(lists: list[list[Any]], kind: pa.DataType) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
     offsets = np.zeros(len(lists) + 1, dtype=np.int32)
-    np.cumsum([len(runs) for runs in lists], out=offsets[1:])
+    np.cumsum([len(each) for each in lists], out=offsets[1:])
     fields = list(kind.value_type)
-    runs = [run for runs in lists for run in runs]
-    columns = [[getattr(run, field.name) for run in runs] for field in fields]
+    every = [struct for each in lists for struct in each]
+    columns = [[getattr(struct, field.name) for struct in every] for field in fields]
     values = pa.StructArray.from_arrays(
         [pa.array(column, type=field.type) for column, field in zip(columns, fields, strict=True)], fields=fields
     )
@@ -106,18 +109,18 @@ def _chunk_column(lists: list[list[ChunkRun]], kind: pa.DataType) -> pa.Array:
 def from_batch(kind: type[R], batch: pa.RecordBatch) -> Iterator[R]:
     """Columns as records; a column the table does not have (an older run) keeps its default."""
     names = [field.name for field in structs.fields(kind) if field.name in batch.schema.names]
-    columns = [_chunk_lists(batch.column(n)) if n == "chunks" else batch.column(n).to_pylist() for n in names]
+    columns = [_nested_lists(n, batch.column(n)) if n in NESTED else batch.column(n).to_pylist() for n in names]
     for row in zip(*columns, strict=True):
         yield kind(**dict(zip(names, row, strict=True)))
 
 
-def _chunk_lists(column: pa.ListArray) -> Iterator[list[ChunkRun]]:
+def _nested_lists(name: str, column: pa.ListArray) -> Iterator[list[Any]]:
     import pyarrow.compute as pc
 
-    values = column.flatten()
-    runs = map(ChunkRun, *(values.field(i).to_pylist() for i in range(len(ChunkRun.__struct_fields__))))
+    kind, values = NESTED[name], column.flatten()
+    every = map(kind, *(values.field(i).to_pylist() for i in range(len(kind.__struct_fields__))))
     for count in pc.list_value_length(column).to_pylist():
-        yield [next(runs) for _ in range(count)]
+        yield [next(every) for _ in range(count)]
 
 
 def write(path: Path, kind: type[Struct], batches: Iterable[pa.RecordBatch]) -> int:
