@@ -74,5 +74,5 @@ METRICS = (
     Metric("tpot_s", "TPOT", "s", "call", "lower", tpot_s),
     Metric("e2e_s", "E2E", "s", "call", "lower", e2e_s, (), "request latency"),
     Metric("e2e_from_due_s", "E2E from due", "s", "call", "lower", e2e_from_due_s),
-    Metric("errors", "errors", "share", "run", "lower", errors, ("error_rate", "error_share")),
+    Metric("errors", "errors", "share", "run", "lower", errors, ("error_rate", "error_share"), of_calls=True),
 )

@@ -65,6 +65,8 @@ class Metric:
     aliases: tuple[str, ...] = ()
     also: str = ""
     """What others call it, where they mean just this."""
+    of_calls: bool = False
+    """One number that calls add up to (a share, a rate): it can be asked of some of them, as `errors[agent=main]`."""
 
     @property
     def doc(self) -> str:

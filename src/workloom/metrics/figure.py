@@ -82,7 +82,7 @@ def figure(text: str, where: str | None = None) -> Figure:
 def _of(metric: Metric, said: str | None, text: str, where: str | None) -> tuple[tuple[By, str], ...]:
     if said is None:
         return ()
-    if metric.of not in ("call", "gap"):
+    if metric.of not in ("call", "gap") and not metric.of_calls:
         raise UsageError(
             f"{metric.short} is no figure of calls", where=where, found=text, hint="leave out what is in []"
         )
