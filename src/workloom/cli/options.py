@@ -311,6 +311,13 @@ class RunOptions:
     "What follows a failed call: its dependants are cancelled (the default), or its session goes on all the same."
     event_log: str | None = None
     "A new file for all that simulated engines do, a JSON line an event; see docs/run-directory.md."
+    until: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
+    """Go on until a figure is known so well, as in ttft_p95±5% (or +-5%, ±50ms); may be given again. --duration, \
+--sessions or --calls are then the most it may take (default: an hour, or a million simulated calls)."""
+    seeds: Whole = None
+    "Make the run so many times, with seeds one above the other, each in a folder of its own; see docs/how-long.md."
+    jobs: Whole = None
+    "With --seeds: simulated runs at once (default: as many as there are CPUs)."
 
     def given(self) -> list[str]:
         return ["--" + f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) != f.default]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from workloom.answers.until import until_known
 from workloom.cli.engine import EngineOptions, tell_strangers
 from workloom.cli.options import LoadOptions, RunOptions, TraceOptions, make_plan
 from workloom.cli.server import ServerOptions, TextOptions, WatchOptions, ask, check_models, target, tell_texts
 from workloom.drive.driver import Options
 from workloom.errors import UsageError, nearest
 from workloom.execute import Live, Scenario, Simulated
+from workloom.execute.goals import goals
 from workloom.plan import Plan
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def prepare(
     `announce`: told of the plan. Raises UsageError, PlanError, TraceError, BackendError.
     """
     running, load, server, text = asked.running, asked.load, asked.server, asked.text
+    if running.until:
+        goals(running.until)  # a slip is told before anything is opened
     preset = preset_of(running.scenario)
     options = options_of(running, text, preset)
     where = asked_servers or target_of(asked.engine, server, text, asked.watch, preset)
@@ -68,6 +72,8 @@ def prepare(
             "the scenario is a closed loop", where="--scenario", found="--rate or --replay", hint="use --concurrency N"
         )
     plan = make_plan(asked.trace, asked.reading, load, limit, preset)
+    if running.until:
+        plan = until_known(plan, running.until, live=isinstance(where, Live))
     scenario = None
     if preset is not None and running.scenario is not None:
         scenario = _scenario(running, preset, plan, load, server, text)
@@ -109,7 +115,7 @@ def _scenario(
     given = [name for name in load.given() if name not in free]
     if "--duration" in given and (plan.recipe.limits.duration_s or 0) >= preset.least_duration_s:
         given.remove("--duration")
-    given += [name for name in running.given() if name not in ("--scenario", "--event-log")]
+    given += [name for name in running.given() if name not in ("--scenario", "--event-log", "--seeds", "--jobs")]
     locked = ("--output", "--endpoint", "--model-for", "--body", "--retries")
     given += [name for name in server.given() if name in locked]
     given += [name for name in text.given() if name in ("--history", "--tools", "--text", "--reasoning", "--correct")]

@@ -11,6 +11,8 @@ from workloom.cli.options import LoadOptions, RunOptions, TraceOptions, make_pla
 from workloom.cli.prepare import Asked, prepare
 from workloom.cli.server import ServerOptions, TextOptions, WatchOptions
 from workloom.cli.show import print_run
+from workloom.cli.slo_options import SloOptions
+from workloom.cli.until import announce as announce_until
 from workloom.cli.watch import Watch
 from workloom.drive.driver import Progress
 from workloom.errors import Hopeless, UsageError, WorkloomError
@@ -33,12 +35,21 @@ def run(
     server: ServerOptions,
     text: TextOptions,
     watch: WatchOptions,
+    slos: SloOptions,
 ) -> None:
     """Plan, run, print. Raises NothingWorked when no call succeeded, Hopeless when the run was ended early."""
+    promised = slos.read()
     path = Path(out) if out is not None else _next_free(trace)
     refuse_used(path)
     asked = Asked(trace, running, reading, load, engine, server, text, watch)
-    prepared = prepare(asked, announce=_announce)
+    if running.seeds is not None:
+        from workloom.cli.repeats import repeat
+
+        repeat(asked, path, json, slos)
+        return
+    if running.jobs is not None:
+        raise UsageError("one run is one process", where="--jobs", hint="add --seeds K, or --workers of a live run")
+    prepared = prepare(asked, announce=announce)
     plan = prepared.plan
     progress = Progress()
     from workloom.metrics.summary import summary_json
@@ -63,11 +74,17 @@ def run(
             print(f"the run ended early; what was recorded is kept: workloom show {path}", file=sys.stderr)
         raise
     _tell_skipped(progress)
-    _end(done, path, print_run(done, json=json))
+    from workloom.cli.verdicts import print_judged
+
+    summary, code = print_judged(done, plan, promised, slos.slo_judge, json=json)
+    _end(done, path, summary)
+    if code:
+        sys.stdout.flush()
+        sys.exit(code)
 
 
 def _tell_skipped(progress: Progress) -> None:
-    from workloom.metrics.show import duration
+    from workloom.metrics.text import duration
 
     for ns, what in (
         (progress.skipped_wait_ns, "waits beyond --max-wait were cut: {} of recorded waiting in all"),
@@ -126,11 +143,11 @@ def write_plan(trace: list[str], out: str, reading: TraceOptions, load: LoadOpti
         raise UsageError("the plan file is there already", where=out, hint="choose another name with -o")
     plan = make_plan(trace, reading, load, None)
     write(plan, path)
-    _announce(plan)
+    announce(plan)
     print(f"plan {plan.hash} written to {path}", file=sys.stderr)
 
 
-def _announce(plan: Plan) -> None:
+def announce(plan: Plan) -> None:
     """What will run, and first of all what will not."""
     source, report = plan.source, plan.source.report
     if report.files and report.format != "native":
@@ -151,6 +168,7 @@ def _announce(plan: Plan) -> None:
         f"seed {plan.recipe.seed}",
         file=sys.stderr,
     )
+    announce_until(plan)
 
 
 def _many(n: int, noun: str) -> str:

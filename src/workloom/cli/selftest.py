@@ -9,7 +9,7 @@ import msgspec
 from workloom.answers.selftest import Limit, Selftest
 from workloom.answers.selftest import selftest as measure
 from workloom.errors import UsageError
-from workloom.metrics.show import duration
+from workloom.metrics.text import duration
 
 
 def selftest(json: bool, seconds: float) -> None:

@@ -77,7 +77,8 @@ class Progress(Struct):
     """Seconds that everything was moved up while nothing was in flight."""
 
 
-Reason = Literal["sessions", "duration", "calls", "interrupted", "hopeless"]
+Reason = Literal["sessions", "duration", "calls", "closed", "interrupted", "hopeless"]
+"""closed: by whoever held its :class:`Control`, because it knew enough."""
 
 
 class End(Struct, frozen=True):
@@ -96,7 +97,10 @@ class End(Struct, frozen=True):
 
 
 class Control:
-    """A hand on a run that goes: `drain` lets calls in flight end and starts no more, `stop` ends it now."""
+    """A hand on a run that goes: `drain` lets calls in flight end and starts no more, `stop` ends it now.
+
+    `close` ends its window early, as if that had been the end of its duration.
+    """
 
     def __init__(self) -> None:
         self._drive: _Drive | None = None
@@ -115,6 +119,16 @@ class Control:
         else:
             self._drive.interrupt()
             self._drive.halt()
+
+    def close(self, at_ns: int) -> None:
+        """End the window at that instant of the run, or now if it has gone by."""
+        if self._drive is not None:
+            self._drive.close_window(at_ns)
+
+    @property
+    def window_start_ns(self) -> int | None:
+        """When the window opened, or opens; None: nobody knows yet."""
+        return self._drive.start_ns if self._drive is not None and self._drive.is_open else None
 
     def _hold(self, drive: _Drive) -> None:
         self._drive = drive
@@ -305,10 +319,22 @@ class _Drive:
 
     # -- when it ends
 
-    def _window_over(self) -> None:
+    def close_window(self, at_ns: int) -> None:
+        """The window ends at that instant, if the load is as asked until then."""
+        if not self.is_open or self.loaded_until is not None:
+            return
+        at_ns = max(at_ns, self.clock.now() + 1, self.start_ns + 1)  # half-open: what is due now is in
+        if self.end_ns is None or at_ns < self.end_ns:
+            self.end_ns = at_ns
+            self.on_opened(self.start_ns, at_ns)
+            self.clock.call_at(at_ns, self._window_over, "closed")
+
+    def _window_over(self, reason: Reason = "duration") -> None:
         """The duration is over: load goes on until the calls that were due in it have ended, or the drain has."""
+        if self.stopping:
+            return
         assert self.end_ns is not None
-        self.loaded(self.end_ns, "duration")
+        self.loaded(self.end_ns, reason)
         self.stopping = True
         self.progress.phase = "draining"
         self.clock.call_at(self.end_ns + to_ns(self.options.drain_s), self.halt)

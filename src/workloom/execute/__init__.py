@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from workloom.drive.http import HttpOptions, Preflight
     from workloom.engine.cluster import Cluster
     from workloom.execute.event_log import EventLog
+    from workloom.execute.referee import Referee
+    from workloom.execute.until import Until, Watching
+    from workloom.metrics.frame import Window
+    from workloom.metrics.measured import Measured
 
 __all__ = ["Live", "Scenario", "Simulated", "execute", "preflight"]
 
@@ -49,6 +53,9 @@ def execute(
 ) -> Run:
     """Carry out a plan; what was recorded is safe whatever happens.
 
+    Where the plan says how well figures must be known (`limits.until`), the window ends once they are, and until.json
+    says how it went.
+
     The status of the run is `interrupted` when a live run was ended by Ctrl-C, `failed` when it was hopeless. A
     KeyboardInterrupt in virtual time and an error of our own end it likewise, and are raised again.
     """
@@ -63,10 +70,18 @@ def execute(
     ):
         costs: list[WorkerCost] = []
         notes: list[str] = []
+        until: Until | None
         if isinstance(target, Simulated):
-            end = clock.run_virtual(lambda time: _simulate(plan, target, time, writer, options, progress, notes, log))
+            end, until = clock.run_virtual(
+                lambda time: _simulate(plan, target, time, writer, options, progress, notes, log)
+            )
         else:
-            end, costs = _live(plan, target, path, writer, options, progress, notes)
+            end, costs, until = _live(plan, target, path, writer, options, progress, notes)
+        if until is not None:
+            from workloom.execute.until import write_until
+
+            write_until(path, until)
+            notes.append(until.say())
         return writer.close(
             _STATUS.get(end.reason, "finished"),
             summarize=summarize,
@@ -114,7 +129,7 @@ async def _simulate(
     progress: Progress,
     notes: list[str],
     log: EventLog | None,
-) -> End:
+) -> tuple[End, Until | None]:
     from workloom.drive.simulated import SimulatedBackend
     from workloom.engine.cluster import Cluster, serving
     from workloom.execute.sampling import Sampler
@@ -137,11 +152,28 @@ async def _simulate(
         named = fleet.serving if fleet.models else None
         backend = SimulatedBackend(server, time, fleet, named, priorities=fleet.priorities, on_begin=sampler.wake)
         served = None if named is None else lambda agent, model, instance: fleet.serving(agent, model)
-        return await drive(plan, backend, time, writer, options, progress, served=served, opened=opened)
+        control = Control()
+        watching = _watching(plan, writer, control, time)
+        sink = watching or writer
+        end = await drive(plan, backend, time, sink, options, progress, control=control, served=served, opened=opened)
+        return end, watching.pace.until if watching is not None else None
     finally:
         sampler.close()
         if isinstance(server, Cluster):
             notes.append(_cost(server, time.now()))
+
+
+def _watching(plan: Plan, writer: RunWriter, control: Control, time: VirtualClock) -> Watching | None:
+    """Between the driver and the run's writer: what looks at the run, where the plan says what must be known."""
+    if not plan.recipe.limits.until:
+        return None
+    from workloom.execute.until import Watching, goals_of, recorded
+
+    def see(window: Window) -> Measured:
+        writer.sync()
+        return recorded(writer.path, window)
+
+    return Watching(writer, control, goals_of(plan), time.now, see)
 
 
 def _cost(cluster: Cluster, at_ns: int) -> str:
@@ -165,7 +197,7 @@ def _live(
     options: Options,
     progress: Progress,
     notes: list[str],
-) -> tuple[End, list[WorkerCost]]:
+) -> tuple[End, list[WorkerCost], Until | None]:
     """Watch the servers and let one worker, or several, carry out the plan."""
     from workloom.drive.scrape.reset import reset_prefix_cache
     from workloom.drive.scrape.scraper import Scraper
@@ -191,15 +223,33 @@ def _live(
         scraper.wait_first(0.6)  # so that growth has a beginning
     began = scraper.begin if scraper is not None else lambda origin_ns: None
     mark = scraper.mark if scraper is not None else None
+    referee: Referee | None = None
     try:
-        if target.workers > 1:
-            from workloom.execute.workers import Workers
+        with _referee(plan, path) as referee:
+            if target.workers > 1:
+                from workloom.execute.workers import Workers
 
-            return Workers(plan, target, path, options, progress, mark, began).run()
-        return clock.run_real(lambda time: _alone(plan, target, path, time, writer, options, progress, mark, began))
+                end, costs = Workers(plan, target, path, options, progress, mark, began, referee).run()
+            else:
+                end, costs = clock.run_real(
+                    lambda time: _alone(plan, target, path, time, writer, options, progress, mark, began, referee)
+                )
+        return end, costs, referee.pace.until if referee is not None else None
     finally:
         if scraper is not None:
             notes += scraper.stop().notes()
+        if referee is not None and referee.fault is not None:
+            notes.append(referee.fault)
+
+
+def _referee(plan: Plan, path: Path) -> AbstractContextManager[Referee | None]:
+    """The process that looks at the run, where the plan says what must be known."""
+    if not plan.recipe.limits.until:
+        return nullcontext()
+    from workloom.execute.referee import Referee
+    from workloom.execute.until import goals_of
+
+    return Referee(path, goals_of(plan))
 
 
 def _page_headers(http: HttpOptions) -> dict[str, str]:
@@ -220,8 +270,9 @@ async def _alone(
     progress: Progress,
     mark: Callable[[], None] | None,
     began: Callable[[int], None],
+    referee: Referee | None,
 ) -> tuple[End, list[WorkerCost]]:
-    from workloom.execute.live import quiet_s, two_stage_interrupt, work
+    from workloom.execute.live import quiet_s, two_stage_interrupt, watched, work
 
     control = Control()
 
@@ -233,11 +284,11 @@ async def _alone(
             mark()
         return time.now() + clock.to_ns(quiet_s(plan, mark is not None))
 
-    with two_stage_interrupt(control, progress):
+    with two_stage_interrupt(control, progress), watched(writer, referee, control, time) as log:
         share = Share(gate=gate) if plan.recipe.warms_up else Share()
         edge = mark if mark is not None else lambda: None
         end, cost = await work(
-            plan, target, path, time, writer, options, progress, control, share, ready=ready, ended=edge
+            plan, target, path, time, log, options, progress, control, share, ready=ready, ended=edge
         )
         return end, [cost]
 

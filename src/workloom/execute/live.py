@@ -16,10 +16,12 @@ from workloom.drive.cost import WorkerCost
 from workloom.drive.driver import Control, End, Options, Progress, Share, drive
 from workloom.execute.target import Live
 from workloom.plan import Plan
+from workloom.records import SessionRecord
 from workloom.store.writer import Log
 
 if TYPE_CHECKING:
     from workloom.drive.debug import DebugTrace
+    from workloom.execute.referee import Referee
 
 DEBUG = "debug.jsonl"
 """Every exchange in full, where that was asked for."""
@@ -30,7 +32,7 @@ async def work(
     target: Live,
     path: Path,
     time: RealClock,
-    log: Log,
+    log: Log | Counted,
     options: Options,
     progress: Progress,
     control: Control,
@@ -102,6 +104,46 @@ def _trace(target: Live, path: Path) -> DebugTrace | None:
     from workloom.execute.secrets import Blot
 
     return DebugTrace(path / DEBUG, Blot(target.http))
+
+
+class Counted:
+    """A log that tells a referee how many sessions have ended."""
+
+    def __init__(self, log: Log, referee: Referee, control: Control, time: RealClock) -> None:
+        self.call = log.call
+        self._log, self._referee, self._control, self._time = log, referee, control, time
+        self._sessions = 0
+
+    @property
+    def stalled_s(self) -> float:
+        return self._log.stalled_s
+
+    def session(self, record: SessionRecord) -> None:
+        self._log.session(record)
+        self._sessions += 1
+        self._referee.ended(self._sessions, self._control.window_start_ns, self._time.now())
+
+
+@contextmanager
+def watched(log: Log, referee: Referee | None, control: Control, time: RealClock) -> Iterator[Log | Counted]:
+    """The log of a run whose window ends when its referee says so; without one the log itself."""
+    if referee is None:
+        yield log
+        return
+    loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        at_ns = referee.poll()
+        if at_ns is not None:
+            control.close(at_ns)
+        if referee.over:
+            loop.remove_reader(referee.fileno())
+
+    loop.add_reader(referee.fileno(), hear)
+    try:
+        yield Counted(log, referee, control, time)
+    finally:
+        loop.remove_reader(referee.fileno())
 
 
 SCRAPE_S = 0.3

@@ -6,7 +6,7 @@
             <-- warm ----------------
             --- open: the window ---->    load as asked
             <-- progress ------------
-            --- drain, stop --------->
+            --- close, drain, stop -->
             <-- ended: End, cost ----     its journal is closed before
 
 Worker w owns instances k = w modulo W and the slots of that kind, so a run that is limited by sessions makes the same
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -39,6 +39,9 @@ from workloom.execute.secrets import known
 from workloom.execute.target import Live
 from workloom.plan import Closed, Plan
 from workloom.store.writer import Log
+
+if TYPE_CHECKING:
+    from workloom.execute.referee import Referee
 
 LEAD_NS = NS // 20
 """From the word to go until the run's zero: time for it to reach every worker."""
@@ -81,7 +84,10 @@ class Workers:
         progress: Progress,
         mark: Callable[[], None] | None,
         began: Callable[[int], None],
+        referee: Referee | None = None,
     ) -> None:
+        self.referee = referee
+        self.window_start_ns: int | None = None
         self.plan, self.progress, self.mark, self.began = plan, progress, mark, began
         context = multiprocessing.get_context("fork")
         self.pipes: list[Connection] = []
@@ -111,8 +117,11 @@ class Workers:
         try:
             live = dict(zip(self.pipes, range(len(self.pipes)), strict=True))
             while live:
-                for pipe in wait(list(live)):
-                    assert isinstance(pipe, Connection)
+                referee = [self.referee.fileno()] if self.referee is not None and not self.referee.over else []
+                for pipe in wait([*live, *referee]):
+                    if not isinstance(pipe, Connection):
+                        self._judged()
+                        continue
                     try:
                         self._hear(live[pipe], *pipe.recv())
                     except (EOFError, OSError):
@@ -143,11 +152,15 @@ class Workers:
                     self.mark()
                 start = now - self.origin_ns + LEAD_NS + to_ns(quiet_s(self.plan, self.mark is not None))
                 self._tell("open", start)
+                self.window_start_ns = start + to_ns(self.plan.recipe.warmup.settle_s)
         elif kind == "edge" and self.mark is not None:
             self.mark()
         elif kind == "progress":
             self.told[worker] = what
             self._sum()
+            if self.referee is not None:
+                now_ns = clock.raw_ns() - self.origin_ns
+                self.referee.ended(self.progress.sessions_done, self.window_start_ns, now_ns)
         elif kind == "ended":
             self.ends[worker] = what
             if what[0].fault is not None:
@@ -155,6 +168,11 @@ class Workers:
         elif kind == "fault":
             self.fault = self.fault or what
             self._tell("stop", None)
+
+    def _judged(self) -> None:
+        """The referee has looked: perhaps the window is to end, at one instant in all workers."""
+        if self.referee is not None and self.referee.poll() is not None:
+            self._tell("close", clock.raw_ns() - self.origin_ns + LEAD_NS)
 
     def _gone(self, worker: int) -> None:
         """A worker has closed its pipe: it should have said how it ended."""
@@ -293,6 +311,8 @@ class _Worker:
             return
         if kind == "open":
             self.gate.set_result(what)
+        elif kind == "close":
+            self.control.close(what)
         elif kind == "drain":
             self.control.drain()
         elif kind == "stop":

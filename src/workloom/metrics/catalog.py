@@ -64,7 +64,7 @@ class Metric:
     observe: Callable[[Measured], Sample | Totals | None]
     aliases: tuple[str, ...] = ()
     also: str = ""
-    """What others call it, where they mean just this."""
+    """What others call it; and where they mean something else, what."""
     of_calls: bool = False
     """One number that calls add up to (a share, a rate): it can be asked of some of them, as `errors[agent=main]`."""
 
@@ -82,9 +82,19 @@ class Metric:
 @cache
 def catalog() -> dict[str, Metric]:
     """All metrics by name."""
-    from workloom.metrics.basic import METRICS as basic
+    from workloom.metrics import basic, cost, delivery, fairness, overlap, work, workflow
 
-    return _by_name([*basic])
+    return _by_name(
+        [
+            *basic.METRICS,
+            *delivery.METRICS,
+            *workflow.METRICS,
+            *work.METRICS,
+            *overlap.METRICS,
+            *fairness.METRICS,
+            *cost.METRICS,
+        ]
+    )
 
 
 def _by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:

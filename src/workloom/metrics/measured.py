@@ -14,12 +14,14 @@ import numpy as np
 from msgspec import structs
 
 from workloom.metrics.frame import SCALARS, Bools, Calls, Chunks, Ints, Window, batches, calls_of, chunks_of, floats
+from workloom.metrics.given import Given, gpus_of
 from workloom.metrics.samples import Samples, samples_of
 from workloom.metrics.samples import samples as series
 from workloom.metrics.sessions import Sessions, sessions_of
 from workloom.metrics.sessions import sessions as session_columns
 from workloom.metrics.stats import Floats
 from workloom.metrics.window import window_of
+from workloom.model.facts import role
 from workloom.records import CallRecord, ServerSample, SessionRecord
 from workloom.session import Gap
 
@@ -73,6 +75,8 @@ class Measured:
     """The chunk runs of all calls, some calls at a time, in row order."""
     only: Bools | None = field(default=None)
     """Rows that are looked at; None: all."""
+    given: Given = field(default_factory=Given)
+    """What was said of the servers: GPUs, prices, power."""
 
     @cached_property
     def due(self) -> Bools:
@@ -82,8 +86,8 @@ class Measured:
 
     @cached_property
     def role(self) -> Coded:
-        """The kind of agent of each call: what stands before a colon tells several of a kind apart."""
-        words = [word.partition(":")[0] for word in self.agent.words]
+        """The kind of agent of each call: its name without what tells several of a kind apart (`Explore:a1`)."""
+        words = [role(word) for word in self.agent.words]
         known = {word: i for i, word in enumerate(dict.fromkeys(words))}
         codes = np.array([known[word] for word in words], dtype=np.int64)
         return Coded(codes[self.agent.codes] if len(words) else self.agent.codes, list(known))
@@ -92,6 +96,11 @@ class Measured:
     def carried(self) -> Floats:
         """Output tokens of each call, as counted from its chunks."""
         return np.concatenate([np.empty(0), *(piece.tokens for piece in self.pieces())])
+
+    @property
+    def gpus(self) -> float | None:
+        """GPUs that served the run, where somebody says; None: unknown, or not the same all the time."""
+        return gpus_of(self.manifest) if self.given.gpus is None else self.given.gpus
 
     @property
     def output_tokens(self) -> Floats:
@@ -108,12 +117,17 @@ class Measured:
     def looking_at(self, rows: Bools) -> Measured:
         """The same run, looking only at some of its calls (and of what is looked at now)."""
         other = replace(self, only=rows if self.only is None else rows & self.only)
-        other.__dict__.update({name: self.__dict__[name] for name in ("role", "carried") if name in self.__dict__})
-        return other
+        return self._lend(other)
 
     def within(self, window: Window) -> Measured:
         """The same run in another window."""
-        return replace(self, window=window)
+        return self._lend(replace(self, window=window))
+
+    def _lend(self, other: Measured) -> Measured:
+        """What was worked out and holds for another look at the run too."""
+        kept = ("role", "carried", "workflow")
+        other.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return other
 
 
 def measured(run: Run, *, window: Window | None = None, whole: bool = False) -> Measured:

@@ -10,10 +10,14 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from workloom.metrics.fairness import Spread
 from workloom.metrics.server import HitRate, ServerSide
 from workloom.metrics.stats import LEVELS, Stats
 from workloom.metrics.summary import Summary
+from workloom.metrics.tables import table as estimates_table
+from workloom.metrics.text import digits, duration
 from workloom.metrics.tool import Tool
+from workloom.metrics.workflow.explain import table as workflow_tables
 
 ROWS = {
     "ttft_s": "TTFT",
@@ -44,7 +48,8 @@ def show(summary: Summary, console: Console | None = None, *, title: str = "run"
 
 
 def parts(summary: Summary, title: str = "run") -> list[RenderableType]:
-    """What ran, latency, tokens and hit rates, throughput, concurrency, errors, the tool's cost; in that order."""
+    """What ran, latency, tokens, hit rates, throughput, concurrency, errors, intervals, the critical path, the tool's
+    cost; in that order."""
     ran = _ran(summary, title)
     if summary.calls.recorded == 0:
         return [ran, Text("No call was recorded, so there is nothing to measure.", style="bold")]
@@ -54,8 +59,32 @@ def parts(summary: Summary, title: str = "run") -> list[RenderableType]:
     out += [Text(LEGEND, style="dim"), _work(summary)]
     if summary.errors:
         out.append(_errors(summary))
+    out += _answers(summary)
     out += [_tool(summary), Text(), Text(in_words(summary))]
     return out
+
+
+def _answers(summary: Summary) -> list[RenderableType]:
+    """How well the main figures are known, where the time went, and whether sessions were served alike."""
+    out: list[RenderableType] = []
+    if summary.estimates:
+        out += [Text(), estimates_table(summary.estimates, "How well the figures are known")]
+    if summary.fairness:
+        out.append(Text(_fairness(summary.fairness), style="dim"))
+    if summary.workflow is not None and (told := workflow_tables(summary.workflow)):
+        out += [Text(), *told]
+    return [*out, Text()] if out else out
+
+
+def _fairness(spreads: list[Spread]) -> str:
+    """How far the sessions that were served worst are from the middle."""
+    names = {"session_ttft_s": "mean TTFT", "slowdown": "slowdown"}
+    said = []
+    for each in spreads:
+        if each.ratio is not None:
+            known = "" if each.low is None or each.high is None else f" ({each.low:.2f} to {each.high:.2f})"
+            said.append(f"p95 / p50 of {names[each.metric]} {each.ratio:.2f}{known}")
+    return f"Spread over {_many(spreads[0].sessions, 'session')}: {', '.join(said)}." if said else ""
 
 
 def in_words(summary: Summary) -> str:
@@ -360,25 +389,5 @@ def _figure(figures: Stats, value: float | None) -> str:
     return "∞" if value is None else duration(value)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them, three digits or so."""
-    size = abs(seconds)
-    if size == float("inf"):
-        return "∞"
-    if size == 0:
-        return "0 s"
-    for limit, unit, name in ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
-        if size < limit * 0.9995:
-            return f"{_digits(seconds / unit)} {name}"
-    return f"{_digits(seconds / 3600)} h"
-
-
-def _digits(value: float) -> str:
-    size = abs(value)
-    if size < 0.0995:
-        return f"{value:.2g}"
-    return f"{value:,.0f}" if size >= 99.95 else f"{value:.1f}" if size >= 9.995 else f"{value:.2f}"
-
-
 def _rate(value: float | None) -> str:
-    return "-" if value is None else _digits(value)
+    return "-" if value is None else digits(value)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from workloom.metrics import calls as per_call
 from workloom.metrics import sessions as per_session
-from workloom.metrics.chunks import delivered_tokens, gaps_s
-from workloom.metrics.frame import Bools, Calls, Chunks, Window
+from workloom.metrics.catalog import Sample, find
+from workloom.metrics.delivery import output_in_window
+from workloom.metrics.estimate import Estimate
+from workloom.metrics.fairness import Spread, session_ttft_s, spread
+from workloom.metrics.frame import Bools, Calls, Window
+from workloom.metrics.headline import headline
 from workloom.metrics.measured import Measured, measured, measured_records
 from workloom.metrics.server import HitRate, ServerSide, Timeline, hit_rate, server_side, timeline
-from workloom.metrics.stats import Floats, Pool, Stats, stats
+from workloom.metrics.stats import Floats, Stats, stats
+from workloom.metrics.streams import streams
 from workloom.metrics.tool import Tool, judge, seen
+from workloom.metrics.workflow.explain import Explanation, explain
 from workloom.records import CallRecord, ServerSample, SessionRecord
 from workloom.store import Run
 from workloom.store.manifest import Manifest
@@ -78,11 +84,17 @@ class Summary(Struct, frozen=True, kw_only=True):
     errors: dict[str, per_call.Failures]
     """Failed calls by kind, most frequent first."""
     tool: Tool
+    estimates: list[Estimate] = []
+    """The main figures with their uncertainty."""
+    workflow: Explanation | None = None
+    """Where the time of sessions and tasks went, and what would shorten it."""
+    fairness: list[Spread] = []
+    """How unequal the sessions were: p95 / p50 of mean TTFT, and of slowdown where it is known."""
 
 
 def summarize(run: Run, window: Window | None = None, *, whole: bool = False) -> Summary:
     """The numbers of a run on disk: of its window, or of the `whole` of it from where the window begins."""
-    return summary_of(measured(run, window=window, whole=whole))
+    return answers_of(measured(run, window=window, whole=whole))
 
 
 def summarize_records(
@@ -93,7 +105,7 @@ def summarize_records(
     window: Window | None = None,
     manifest: Manifest | None = None,
 ) -> Summary:
-    """The numbers of records in memory."""
+    """The numbers of records in memory, without estimates and workflow."""
     return summary_of(measured_records(calls, sessions, samples, window=window, manifest=manifest))
 
 
@@ -107,11 +119,26 @@ def encode(summary: Summary) -> bytes:
     return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
 
 
+def answers_of(run: Measured) -> Summary:
+    """The numbers of what was measured, with their uncertainty and what they come from."""
+    plain = summary_of(run)
+    if not plain.calls.due:
+        return plain
+    slow = find("slowdown").observe(run)
+    pairs = [("session_ttft_s", session_ttft_s(run).values)]
+    if isinstance(slow, Sample):
+        pairs.append(("slowdown", slow.values))
+    found = [spread(name, values) for name, values in pairs]
+    fairness = [each for each in found if each is not None]
+    return structs.replace(plain, estimates=headline(run), workflow=explain(run), fairness=fairness)
+
+
 def summary_of(run: Measured) -> Summary:
-    """The numbers of what was measured."""
+    """The plain numbers of what was measured."""
     calls, sessions, samples, window, manifest = run.calls, run.sessions, run.samples, run.window, run.manifest
     due = window.holds(calls.due_ns) & ~calls.warmup
-    tbc, carried, delivered, together = _streams(run.pieces(), due, window)
+    flow = streams(run)
+    tbc, carried, delivered, together = flow.gaps_stats, flow.carried, flow.delivered, flow.together
     session_counts = per_session.count(sessions, calls, window)
     call_counts = per_call.count(calls, window)
     cut, waiting = call_counts.censored, call_counts.waiting
@@ -146,23 +173,6 @@ def summary_of(run: Measured) -> Summary:
     )
 
 
-def _streams(pieces: Iterator[Chunks], due: Bools, window: Window) -> tuple[Stats, Floats, Floats, int]:
-    """One pass over the chunks: TBC of the calls due in the window, tokens each call's chunks carried, and in it;
-    and how many of the gaps were 0: chunks that one read brought together."""
-    tbc = Pool()
-    carried: list[Floats] = [np.empty(0)]
-    delivered: list[Floats] = [np.empty(0)]
-    row = together = 0
-    for piece in pieces:
-        for gaps in gaps_s(piece, due[row : row + piece.calls]):
-            tbc.add(gaps)
-            together += int(np.count_nonzero(gaps == 0))
-        carried.append(piece.tokens)
-        delivered.append(delivered_tokens(piece, window))
-        row += piece.calls
-    return tbc.stats(), np.concatenate(carried), np.concatenate(delivered), together
-
-
 def _tokens(calls: Calls, carried: Floats, mine: Bools) -> Tokens:
     def total(column: Floats) -> int:
         return int(np.nansum(column[mine]))
@@ -181,9 +191,7 @@ def _tokens(calls: Calls, carried: Floats, mine: Bools) -> Tokens:
 def _throughput(
     calls: Calls, carried: Floats, delivered: Floats, ended: int, sessions_ended: int, window: Window
 ) -> Throughput:
-    # A server's own count of a call's tokens is spread over its chunks: an event need not be one token.
-    counted = np.where(np.isnan(calls.output_tokens) | (carried == 0), carried, calls.output_tokens)
-    output = float(np.sum(np.divide(delivered * counted, carried, out=np.zeros_like(carried), where=carried > 0)))
+    output = float(np.sum(output_in_window(calls, carried, delivered)))
     prompts = np.where(np.isnan(calls.prompt_tokens), calls.sent_prompt_tokens, calls.prompt_tokens)
     prompt = float(np.sum(prompts[window.holds(calls.first_ns)]))
     amounts = (output, prompt, ended, sessions_ended)

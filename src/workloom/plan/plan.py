@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from workloom import seeds
@@ -46,11 +46,15 @@ class TraceRef(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """When a run ends: whatever comes first. With none set, every session runs once."""
+    """When a run ends: whatever comes first. With none set, every session runs once.
+
+    `until`: figures that must be known so well, as `ttft_p95±5%`; the run ends once all of them are.
+    """
 
     duration_s: float | None = None
     sessions: int | None = None
     calls: int | None = None
+    until: tuple[str, ...] | UnsetType = UNSET
 
 
 class Waits(Struct, frozen=True):
@@ -121,7 +125,7 @@ class Plan:
         self.hash = recipe.hash
         self._order: tuple[int, list[int]] = (-1, [])
         limits = recipe.limits
-        endless = limits.duration_s is not None or limits.calls is not None
+        endless = limits.duration_s is not None or limits.calls is not None or bool(limits.until)
         self.sessions: int | None = limits.sessions or (None if endless else len(source))
         """How many instances there are; None: as many as there is time for."""
         if isinstance(recipe.load, Replay):

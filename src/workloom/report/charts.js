@@ -10,10 +10,10 @@ const dash = (place) => DASHES[place % 8];
 
 // The numbers of a figure, a row a point.
 function points(figure) {
-  const fields = ["y", "low", "high", "x_low", "x_high", "labels"];
+  const fields = ["y", "low", "high", "x_low", "x_high", "labels", "pale"];
   return figure.series.flatMap((series, place) => series.x.map((x, i) => {
-    const [y, low, high, xLow, xHigh, label] = fields.map((field) => series[field]?.[i] ?? null);
-    return { place, name: series.name, x, y, low, high, xLow, xHigh, label };
+    const [y, low, high, xLow, xHigh, label, pale] = fields.map((field) => series[field]?.[i] ?? null);
+    return { place, name: series.name, x, y, low, high, xLow, xHigh, label, clear: pale ? 0.35 : 1 };
   }));
 }
 
@@ -58,12 +58,14 @@ function curves(figure, rows, width) {
     const alone = all.filter((row, i) => seen(row) && !seen(all[i - 1]) && !seen(all[i + 1]));
     const dotted = kind === "dots" || (kind === "line" && mine.length <= 24) ? mine : alone;
     const line = { x: "x", y: "y", curve: kind === "step" ? "step-after" : "linear", strokeDasharray: dash(place) };
-    const dot = { x: "x", y: "y", r: 3.5, symbol: symbol(place), stroke, strokeWidth: 1.75, fill: "var(--card)" };
+    const clear = { stroke, strokeOpacity: "clear" };
+    const dot = { x: "x", y: "y", r: 3.5, symbol: symbol(place), ...clear, strokeWidth: 1.75, fill: "var(--card)" };
     const upright = mine.filter((row) => isNumber(row.low)), level = mine.filter((row) => isNumber(row.xLow));
     return [
       kind === "band" && Plot.areaY(joined, { x: "x", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.18 }),
-      kind === "dots" && Plot.ruleX(upright, { x: "x", y1: "low", y2: "high", stroke }),
-      kind === "dots" && Plot.ruleY(level, { y: "y", x1: "xLow", x2: "xHigh", stroke }),
+      kind === "dots" && Plot.ruleX(upright, { x: "x", y1: "low", y2: "high", ...clear }),
+      kind === "dots" && Plot.ruleY(level, { y: "y", x1: "xLow", x2: "xHigh", ...clear }),
+      figure.front.length > 0 && Plot.line(mine, { x: "x", y: "y", stroke, strokeOpacity: 0.25 }),
       kind !== "dots" && Plot.lineY(joined, { ...line, stroke, strokeWidth: 2 }),
       Plot.dot(dotted, dot),
     ];
@@ -74,8 +76,9 @@ function curves(figure, rows, width) {
     return Plot.text(named, { x: "x", y: "y", text: "label", dx: 7 * side, dy: -9, textAnchor, className: "label" });
   };
   const right = Math.max(14, widest(x.texts.slice(-1)) / 2);
+  marks.unshift(Plot.line(figure.front, { stroke: "var(--faint)", strokeWidth: 1.5, strokeOpacity: 0.8 }));
   marks.push(beside(1, "start"), beside(-1, "end"), tip(figure, shown, Plot.pointer, { x: "x", y: "y" }, width));
-  return draw(width, 270, { x, y, left, right }, marks);
+  return draw(width, figure.front.length ? 380 : 270, { x, y, left, right }, marks);
 }
 
 function bars(figure, rows, width) {

@@ -36,7 +36,8 @@ class Axis(Struct, frozen=True):
 class Series(Struct, frozen=True):
     """Points of one name, in the order they are joined. None in y is a gap; so are NaN and infinity.
 
-    `low`, `high`: of y, for bands and error bars; `x_low`, `x_high`: of x, for dots. `labels`: a name per dot.
+    `low`, `high`: of y, for bands and error bars; `x_low`, `x_high`: of x, for dots. `labels`: a name per dot, `pale`:
+    whether it stands back.
     A figure's series have their colours by place: one without numbers should keep its place.
     """
 
@@ -48,9 +49,10 @@ class Series(Struct, frozen=True):
     x_low: Numbers | None = None
     x_high: Numbers | None = None
     labels: tuple[str, ...] | None = None
+    pale: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, values in (("y", self.y), *self.extras):
+        for name, values in (("y", self.y), *self.extras, ("pale", self.pale or self.x)):
             if len(values) != len(self.x):
                 raise ValueError(f"series {self.name}: {len(self.x)} of x, {len(values)} of {name}")
 
@@ -65,7 +67,7 @@ class Figure(Struct, frozen=True):
     """A chart. `key` names it in its section; `question`: what it answers; `note`: what one sees in it.
 
     `value`: of a heat map, what the shade means; its y axis then says what the rows are. `wide`: it takes the whole
-    width of the page.
+    width of the page. `front`: of dots, the corners of a line behind them, as (x, y).
     """
 
     key: str
@@ -78,6 +80,7 @@ class Figure(Struct, frozen=True):
     question: str = ""
     value: Axis | None = None
     wide: bool = False
+    front: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind == "heat" and self.value is None:

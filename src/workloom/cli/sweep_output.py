@@ -1,0 +1,57 @@
+"""The results of a sweep as text, JSON, CSV and a page."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from workloom.answers.sweep.definition import Definition
+from workloom.answers.sweep.results import Question, Results
+from workloom.report.sweep import lead, sections, sweep_page, varied
+from workloom.report.terminal import print_tables
+from workloom.store.run import write_whole
+
+
+def print_table(found: Results, question: Question) -> None:
+    """Tables to stdout; where nobody says how wide it is, wide enough for their columns."""
+    wide = max(100, 16 * (len(varied(found.rows)) + 2) + 26 * len(question.figures))
+    console = Console(width=None if sys.stdout.isatty() else wide, highlight=False, markup=False)
+    print(lead(found, question))
+    print_tables(console, [each for each in sections(found, question) if each.tables])
+
+
+def print_json(found: Results) -> None:
+    """All of it; figures that are infinite are null with their reason beside them."""
+    print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+
+
+def print_csv(found: Results, question: Question) -> None:
+    """A row a point, plain numbers in the units of the metrics: each figure, its interval, the spread of its seeds."""
+    options = varied(found.rows)
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    names = [figure.say() for figure in question.all]
+    ends = ("", "_low", "_high", "_least", "_most")
+    head = [*options, "asked", "runs", *(name + end for name in names for end in ends), "verdict", "front", "error"]
+    out.writerow(head)
+    for row, best in zip(found.rows, found.front, strict=True):
+        told = {setting.option: " ".join(setting.values) for setting in row.settings}
+        cells: list[object] = [told.get(option, "") for option in options]
+        cells += [row.asked, row.runs]
+        for name in names:
+            figure = row.figures.get(name)
+            if figure is None:
+                cells += [""] * len(ends)
+                continue
+            estimate = figure.estimate
+            numbers = (estimate.value, estimate.low, estimate.high, figure.least, figure.most)
+            cells += ["" if number is None else number for number in numbers]
+        out.writerow([*cells, row.verdict or "", "yes" if best else "no", row.error.replace("\n", " ")])
+
+
+def page_of(path: Path, definition: Definition, found: Results, question: Question) -> None:
+    """Write the page into the directory of the sweep."""
+    write_whole(path / "report.html", sweep_page(definition, found, question).encode())

@@ -1,0 +1,80 @@
+"""Figures with their intervals as tables of a terminal, and as rows of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from workloom.metrics.catalog import Metric
+from workloom.metrics.estimate import Estimate
+from workloom.metrics.figure import figure
+from workloom.metrics.groups import Group
+from workloom.metrics.text import quantity
+
+COLUMNS = ("figure", "value", "low", "high", "unit", "level", "values", "sessions", "effective", "censored", "why")
+
+
+def about(estimate: Estimate) -> Metric:
+    """The metric that an estimate is of."""
+    return figure(estimate.figure).about
+
+
+def interval(estimate: Estimate) -> str:
+    """Its interval in words; empty where it has none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    unit = about(estimate).unit
+    low, high = quantity(estimate.low, unit), quantity(estimate.high, unit)
+    if unit != "1/s" and low.partition(" ")[2] == high.partition(" ")[2]:  # a unit of both is said once
+        low = low.partition(" ")[0]
+    return f"{low} to {high}"
+
+
+def table(estimates: Sequence[Estimate], title: str = "") -> Table:
+    """Figures below one another, with interval, number of values and of sessions; or why there is none."""
+    level = f"{100 * estimates[0].level:g} %" if estimates else "95 %"
+    out = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
+    out.show_edge = False
+    out.add_column("figure", no_wrap=True)
+    out.add_column("value", justify="right", no_wrap=True)
+    out.add_column(f"{level} interval")
+    out.add_column("values", justify="right", no_wrap=True)
+    out.add_column("sessions", justify="right", no_wrap=True)
+    for estimate in estimates:
+        said = Text(interval(estimate))
+        if estimate.why:
+            said = Text(estimate.why, style="yellow") if not said.plain else said.append(f"; {estimate.why}", "yellow")
+        behind = f"{estimate.values:,}" + (f" (+{estimate.censored:,})" if estimate.censored else "")
+        value = quantity(estimate.value, about(estimate).unit)
+        out.add_row(Text(estimate.figure), value, said, behind, f"{estimate.sessions:,}")
+    return out
+
+
+def breakdown_table(by: str, groups: Sequence[Group]) -> Table:
+    """Kinds of calls below one another, a column for each figure, the interval under the value."""
+    out = Table(title=f"by {by}", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    out.show_edge = False
+    out.add_column(by, no_wrap=True)
+    out.add_column("calls", justify="right", no_wrap=True)
+    for estimate in groups[0].estimates if groups else ():
+        out.add_column(figure(estimate.figure).say(), justify="right")
+    for group in groups:
+        cells = [_cell(estimate) for estimate in group.estimates]
+        out.add_row(Text(group.kind or "(none)"), f"{group.calls:,}", *cells)
+    return out
+
+
+def _cell(estimate: Estimate) -> Text:
+    value = Text(quantity(estimate.value, about(estimate).unit))
+    said = interval(estimate)
+    return value.append(f"\n{said}" if said else "\nnot enough data", "dim")
+
+
+def row(estimate: Estimate) -> list[str]:
+    """One estimate as cells of CSV, in the order of COLUMNS; numbers in the metric's own unit, empty where none is."""
+    e = estimate
+    cells = (e.figure, e.value, e.low, e.high, about(e).unit, e.level, e.values, e.sessions, e.effective, e.censored)
+    return ["" if cell is None else str(cell) for cell in (*cells, e.why)]

@@ -1,0 +1,58 @@
+"""Short simulated runs of sessions that nobody has seen before: for A/A and A/B pairs by the hundred."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+from planned import plan_of
+
+from workloom import seeds
+from workloom.answers.compare import Side
+from workloom.answers.trial import in_memory
+from workloom.engine import profile as engines
+from workloom.engine.profile import Profile
+from workloom.metrics.measured import Measured
+from workloom.plan import Closed, Load, Open
+from workloom.session import Call, Edge, Inherit, Part, Session
+
+OPEN = Open(1.0)
+CLOSED = Closed(8)
+
+
+def sessions(seed: int, count: int) -> list[Session]:
+    """Chains of 3 to 6 calls: heavy-tailed prompts and answers, seconds between calls."""
+    rng = seeds.stream(seed, "sessions")
+    made = []
+    for i in range(count):
+        scale = float(rng.lognormal(0.0, 0.5))  # some sessions are larger in all their calls
+        calls = []
+        for j in range(int(rng.integers(3, 7))):
+            fresh = int(rng.lognormal(7.0 if j == 0 else 5.5, 0.8) * scale) + 1
+            output = int(rng.lognormal(4.0, 0.7) * scale) + 2
+            after = (Edge(f"c{j - 1}", round(float(rng.exponential(2.0)), 3), "tool"),) if j else ()
+            inherit = Inherit(f"c{j - 1}") if j else None
+            calls.append(Call(f"c{j}", output, after=after, fresh=(Part("user", fresh),), inherit=inherit))
+        made.append(Session(f"s{seed}-{i}", tuple(calls)))
+    return made
+
+
+def engine(slower: float = 1.0) -> Profile:
+    """A shipped engine, every step and every admission so many times as slow."""
+    profile = engines.load("llama-3.1-8b-h200x1")
+    step = profile.step
+    times = {name: int(getattr(step, name) * slower) for name in step.__struct_fields__ if name in TIMES}
+    front = replace(profile.front_end, call_ps=int(profile.front_end.call_ps * slower))
+    return replace(profile, step=replace(step, **times), front_end=front)
+
+
+TIMES = (
+    "weights_ps prefill_base_ps prefill_token_ps sequence_ps pair_ps context_token_ps launch_ps admit_ps"
+).split()
+"""What a step takes, in picoseconds."""
+
+
+def run(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 60) -> Measured:
+    return in_memory(plan_of(sessions(seed, count), load), engine(slower))
+
+
+def side(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 60) -> Side:
+    return Side(f"seed {seed}", (run(seed, load, slower=slower, count=count),))

@@ -1,0 +1,406 @@
+"""`workloom sweep` from command line to page: equal to single runs, resumable, and honest about points that fail."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import MEASURE, Parsed, opened
+
+from workloom.answers.sweep import carry
+from workloom.answers.sweep.carry import Ended, Job, fault_of
+from workloom.answers.sweep.history import attempts
+from workloom.answers.trial import again
+from workloom.cli import app, main
+from workloom.clock import host
+from workloom.errors import WorkloomError
+from workloom.metrics.estimate import estimate
+from workloom.metrics.figure import figure
+from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span
+from workloom.store import open_run
+from workloom.traces import native
+
+ENGINE = ("--engine", "llama-3.1-8b-h200x1")
+TABLES = ("calls.parquet", "sessions.parquet", "server.parquet", "summary.json", "plan.json")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> str:
+    """24 chains of 3 to 5 calls; the longest call of some is 9,000 tokens."""
+    path = tmp_path / "chains.jsonl"
+    native.write(path, Header(source="test"), [chain(i) for i in range(24)])
+    return str(path)
+
+
+def chain(number: int) -> Session:
+    calls = [
+        Call(
+            f"c{i}",
+            20 + number % 5,
+            after=(Edge(f"c{i - 1}", 0.5, "tool"),) if i else (),
+            inherit=Inherit(f"c{i - 1}") if i else None,
+            spans=() if i else (Span("tools", 400, "trace"),),
+            fresh=(Part("user", 9000 if number == 7 and i == 2 else 200 + 10 * number),),
+        )
+        for i in range(3 + number % 3)
+    ]
+    return Session(f"s{number}", tuple(calls))
+
+
+class InProcess:
+    """Runs points in this process, as `workloom run` would in one of its own."""
+
+    started: list[str] = []
+
+    def run(self, job: Job) -> Ended:
+        self.started.append(job.name)
+        began, at_s, code, error = host.stamp(), host.monotonic(), 0, ""
+        try:
+            with redirect_stdout(io.StringIO()):
+                app(list(job.argv), exit_on_error=False, print_error=False, result_action="return_value")
+        except WorkloomError as fault:
+            code, error = 1, str(fault)
+        return Ended(code, error, began, host.monotonic() - at_s)
+
+    def interrupt(self) -> None:
+        raise AssertionError("nobody interrupts here")
+
+
+@dataclass
+class Swept:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+    ran: list[str]
+    """Points that were started by it."""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.out)["rows"])
+
+
+Sweep = Callable[..., Swept]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sweep:
+    """`sweep(*words, code=0)`: the command, its points run in this process, in the directory `sweep`."""
+    monkeypatch.setattr(carry, "Processes", InProcess)
+
+    def go(*words: str, code: int = 0) -> Swept:
+        InProcess.started = []
+        argv = ["workloom", "sweep", *words, "-o", str(tmp_path / "sweep"), "--jobs", "1"]
+        monkeypatch.setattr(sys, "argv", argv)
+        capsys.readouterr()
+        ended = 0
+        try:
+            main()
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        streams = capsys.readouterr()
+        assert ended == code, streams.err
+        return Swept(ended, streams.out, streams.err, InProcess.started)
+
+    return go
+
+
+# -- what comes out
+
+
+def test_a_point_is_the_run_that_its_options_say(sweep: Sweep, trace: str, tmp_path: Path) -> None:
+    swept = sweep(trace, *ENGINE, "--vary", "concurrency=2,6", "--vary", "kv-tokens=20000,60000", "--json")
+    names = [f"concurrency-{c},kv-tokens-{k},seed-0" for c in (2, 6) for k in (20000, 60000)]
+    assert swept.ran == names == [row["directories"][0] for row in swept.rows]
+    single = tmp_path / "single"
+    argv = ["run", trace, *ENGINE, "--concurrency", "6", "--kv-tokens", "20000", "-o", str(single)]
+    with redirect_stdout(io.StringIO()):
+        app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    for table in TABLES:
+        assert (single / table).read_bytes() == (tmp_path / "sweep" / names[2] / table).read_bytes(), table
+
+
+def test_the_table_says_what_the_runs_say_and_the_front_is_that_of_its_axes(
+    sweep: Sweep, trace: str, tmp_path: Path
+) -> None:
+    asked = ("--figure", "ttft_p50", "--figure", "errors", "--x", "ttft_p50", "--y", "output_tokens_per_s")
+    words = (trace, *ENGINE, "--vary", "concurrency=2,6,12", *asked, "--slo", "ttft_p50<=10s", "--slo", "e2e_p50<=1us")
+    swept = sweep(*words, "--json")
+    for row in swept.rows:
+        run = again(tmp_path / "sweep" / row["directories"][0])
+        for name in ("ttft_p50", "errors", "output_tokens_per_s"):
+            own, told = estimate(run, figure(name)), row["figures"][name]["estimate"]
+            assert (told["value"], told["low"], told["high"]) == (own.value, own.low, own.high)
+        verdicts = {each["slo"]: each["verdict"] for each in row["judgements"]}
+        assert verdicts["ttft_p50<=10s"] in ("pass", "not enough data")
+        assert verdicts["e2e_p50<=1us"] in ("fail", "not enough data")
+    points = [
+        [row["figures"][name]["estimate"]["value"] for name in ("ttft_p50", "output_tokens_per_s")]
+        for row in swept.rows
+    ]
+    beaten = [any(x <= mine[0] and y >= mine[1] and [x, y] != mine for x, y in points) for mine in points]
+    assert json.loads(swept.out)["front"] == [not each for each in beaten]
+
+    plain = sweep(*words, "--csv")
+    assert plain.ran == []
+    lines = list(csv.DictReader(io.StringIO(plain.out)))
+    assert [float(line["ttft_p50"]) for line in lines] == [x for x, _ in points]
+    assert [line["concurrency"] for line in lines] == ["2", "6", "12"]
+    table = sweep(*words).out
+    assert "TTFT p50" in table and "3 points" in table
+
+
+def test_several_seeds_are_runs_of_their_own_and_their_spread_is_told(sweep: Sweep, trace: str, tmp_path: Path) -> None:
+    words = (trace, *ENGINE, "--vary", "rate=1,4", "--seed", "5", "--seeds", "3", "--figure", "ttft_p50")
+    swept = sweep(*words, "--json")
+    assert len(swept.ran) == 6
+    for row in swept.rows:
+        paths = [tmp_path / "sweep" / name for name in row["directories"]]
+        assert [open_run(path).manifest.seed for path in paths] == [5, 6, 7]
+        values = [estimate(again(path), figure("ttft_p50")).value for path in paths]
+        told = row["figures"]["ttft_p50"]
+        assert (row["asked"], row["runs"]) == (3, 3)
+        known = [value for value in values if value is not None]
+        assert (told["least"], told["most"]) == (min(known), max(known))
+        assert told["estimate"]["value"] == pytest.approx(sum(known) / 3)
+    assert "Least and most of the seeds" in sweep(*words).out
+
+
+def test_a_list_says_points_that_are_no_grid_and_wins_over_the_command(
+    sweep: Sweep, trace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "points.yaml").write_text("- {concurrency: 2}\n- {rate: 3, concurrency: null, prefix-cache: 'off'}\n")
+    swept = sweep(trace, *ENGINE, "--concurrency", "9", "--list", str(tmp_path / "points.yaml"), "--json")
+    loads = [open_run(tmp_path / "sweep" / row["directories"][0]).manifest for row in swept.rows]
+    assert [manifest.load for manifest in loads] == ["2 sessions at once", "3 sessions/s, Poisson"]
+    assert [manifest.config["prefix_cache"] for manifest in loads] == [True, False]
+
+
+# -- going on
+
+
+def test_the_same_command_runs_nothing_again_and_new_points_are_added(sweep: Sweep, trace: str, tmp_path: Path) -> None:
+    words = (trace, *ENGINE, "--figure", "ttft_p50", "--json")
+    first = sweep(*words, "--vary", "concurrency=2,4")
+    again_ = sweep(*words, "--vary", "concurrency=2,4")
+    assert (len(first.ran), again_.ran) == (2, [])
+    assert first.rows == again_.rows
+    more = sweep(*words, "--vary", "concurrency=2,4,8")
+    assert more.ran == ["concurrency-8,seed-0"]
+    kept = (tmp_path / "sweep/sweep.json").read_bytes()
+    for change in (("--vary", "concurrency=2,4"), ("--vary", "concurrency=2,4,8", "--max-wait", "0")):
+        other = sweep(*words, *change, code=2)
+        assert "another sweep" in other.err and other.ran == []
+    assert "no longer asked for: concurrency-8,seed-0" in sweep(*words, "--vary", "concurrency=2,4", code=2).err
+    assert (tmp_path / "sweep/sweep.json").read_bytes() == kept
+
+
+def test_a_point_that_was_killed_is_made_again_and_what_it_left_is_kept(
+    sweep: Sweep, trace: str, tmp_path: Path
+) -> None:
+    words = (trace, *ENGINE, "--vary", "concurrency=2,4", "--json")
+    whole = sweep(*words)
+    path = tmp_path / "sweep/concurrency-4,seed-0"
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "status": "killed"}))
+    with (tmp_path / "sweep/points.jsonl").open("ab") as history:
+        history.write(b'{"point":"concurrency-4,se')
+    resumed = sweep(*words)
+    assert resumed.ran == ["concurrency-4,seed-0"]
+    assert resumed.rows == whole.rows
+    assert (tmp_path / "sweep/aside/concurrency-4,seed-0-1/calls.parquet").exists()
+
+
+def test_a_point_that_fails_is_a_row_and_the_others_go_on(sweep: Sweep, trace: str, tmp_path: Path) -> None:
+    words = (trace, *ENGINE, "--context-policy", "refuse", "--vary", "max-context=20000,2000,30000")
+    failing = sweep(*words, "--json", code=1)
+    assert len(failing.ran) == 3
+    assert [row["runs"] for row in failing.rows] == [1, 0, 1]
+    assert "2000" in failing.rows[1]["error"] and not failing.rows[1]["figures"]
+    assert "1 of 3 runs failed" in failing.err
+    assert json.loads(failing.out)["front"][1] is False
+    repeated = sweep(*words, "--json", code=1)
+    assert repeated.ran == ["max-context-2000,seed-0"], "only what failed is tried again"
+    became = [each.became for each in attempts(tmp_path / "sweep")]
+    assert became == ["finished", "failed", "finished", "failed"]
+
+
+# -- what is refused before anything runs
+
+
+def test_all_faults_of_all_points_are_told_and_nothing_is_left_behind(sweep: Sweep, trace: str, tmp_path: Path) -> None:
+    varied = ("engin=a,b", "concurrency=1,2.5", "per=request,foo", "share-scaffold=true,perhaps", "out=a,b", "ttl=x")
+    told = sweep(trace, *[word for each in varied for word in ("--vary", each)], code=2)
+    for fault in ("engin; did you mean engine?", "2.5", '"foo"', "a switch: true or false", "out cannot be", "ttl"):
+        assert fault in told.err
+    assert told.ran == [] and not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--vary", "engine=llama-3.1-8b-h200x1,llama-9b"), "no engine profile called llama-9b"),
+        (("--vary", "concurrency=0,1", *ENGINE), "concurrency must be 1 or more"),
+        (("--vary", "concurrency=1,2"), "where to run is missing"),
+        (("--vary", "concurrency=1,2", *ENGINE, "--concurrency", "3"), "both varied and given"),
+        (("--vary", "concurrency=1,1", *ENGINE), "more than once"),
+        (("--vary", "rate=1,2", "--vary", "rate=3", *ENGINE), "varied twice"),
+        (("--vary", "rate=1,2", "--vary", "seed=1", "--zip", *ENGINE), "equally many"),
+        (("--vary", "seed=1,2", "--seeds", "2", *ENGINE), "seeds are said twice"),
+        (("--vary", "rate=1,2", "--seed", "random", *ENGINE), "can be said again"),
+        (("--vary", "rate=1,2", "--event-log", "log.jsonl", *ENGINE), "one file for several points"),
+        (("--vary", "rate=1,2", "--figure", "ttft_p95x", *ENGINE), "no such metric"),
+        (("--vary", "rate=1,2", "--slo", "ttft_p95<=5parsec", *ENGINE), "no figure in parsec"),
+        (("--vary", "concurrency=1,2", "--url", "http://127.0.0.1:9/v1", "--salt", "7"), "earlier ones left"),
+        (ENGINE, "what is varied is missing"),
+    ],
+)
+def test_what_makes_no_sense_is_said_first(
+    sweep: Sweep, trace: str, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    told = sweep(trace, *words, code=2)
+    assert says in told.err
+    assert told.ran == [] and not (tmp_path / "sweep").exists()
+
+
+def test_a_directory_with_something_else_in_it_is_left_alone(sweep: Sweep, trace: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/mine").write_text("mine")
+    told = sweep(trace, *ENGINE, "--vary", "rate=1,2", code=2)
+    assert "directory of its own" in told.err and [each.name for each in (tmp_path / "sweep").iterdir()] == ["mine"]
+
+
+# -- how points are carried out
+
+
+def test_live_points_run_alone_one_after_the_other_and_before_the_simulated_ones() -> None:
+    going: set[str] = set()
+    met: list[set[str]] = []
+    lock, both = threading.Lock(), threading.Barrier(2, timeout=20)
+
+    def run(job: Job) -> Ended:
+        with lock:
+            going.add(job.name)
+            met.append(set(going))
+        if not job.live:
+            both.wait()  # two simulated ones are at work at once, or this fails
+        with lock:
+            going.remove(job.name)
+        return Ended(0, "", "", 0.0)
+
+    jobs = [Job(f"{kind}{i}", Path(), (), Path(), kind == "live") for i in range(2) for kind in ("simulated", "live")]
+    order: list[str] = []
+    assert carry.carry(jobs, 2, run, lambda job, end: order.append(job.name), lambda: None)
+    assert order[:2] == ["live0", "live1"]
+    assert met[:2] == [{"live0"}, {"live1"}]
+    assert {len(each) for each in met[2:]} <= {1, 2} and sorted(order[2:]) == ["simulated0", "simulated1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "fault"),
+    [
+        ("plan x\nerror: no\n  where: there\nhint: do\n", 1, "no\n  where: there\nhint: do"),
+        ("Traceback\nValueError: 7\n", 1, "ValueError: 7"),
+        ("", 3, "exit status 3"),
+        ("error: late", -9, "killed by signal 9 (SIGKILL)"),
+    ],
+)
+def test_what_a_process_ended_with_is_told(said: str, code: int, fault: str) -> None:
+    assert fault_of(said, code) == fault
+
+
+def process(*words: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "workloom.cli", *words], **pipes)  # type: ignore[call-overload]
+
+
+def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(trace: str, tmp_path: Path) -> None:
+    words = ("sweep", trace, *ENGINE, "--vary", "concurrency=2,3,4", "--jobs", "1", "--json", "-o", str(tmp_path / "s"))
+    with process(*words) as first:
+        assert first.stderr is not None
+        assert "[1/3]" in first.stderr.readline()
+        first.send_signal(signal.SIGINT)
+        out, err = first.communicate(timeout=60)
+        assert first.returncode == 130, err
+    assert json.loads(out)["rows"][0]["runs"] == 1
+    assert "goes on from here" in err
+    done = [each.point for each in attempts(tmp_path / "s") if each.became == "finished"]
+    assert 1 <= len(done) < 3
+    with process(*words) as second:
+        out, err = second.communicate(timeout=60)
+        assert second.returncode == 0, err
+    assert f"{len(done)} of 3 runs are there already" in err
+    assert [row["runs"] for row in json.loads(out)["rows"]] == [1, 1, 1]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """`workloom serve` as a process."""
+    with process("serve", *ENGINE, "--port", "0") as server:
+        assert server.stdout is not None
+        said = server.stdout.readline()
+        assert " at " in said, said
+        yield said.split(" at ")[1].split(" ")[0]
+        server.send_signal(signal.SIGINT)
+
+
+def test_no_live_point_hits_what_an_earlier_one_left_in_the_cache(
+    sweep: Sweep, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "short.jsonl"
+    native.write(path, Header(source="test"), [chain(i) for i in range(3)])
+    monkeypatch.undo()
+    options = ("--max-wait", "0.01", "--url", url, "--model", "any", "--metrics", "off", "--header", "X-Key: hunter22")
+    words = ("sweep", str(path), "--vary", "concurrency=1,2", *options, "--json", "-o", str(tmp_path / "live"))
+    with process(*words) as done:
+        out, err = done.communicate(timeout=100)
+        assert done.returncode == 0, err
+    assert "nothing is told per GPU" in err
+    rows = json.loads(out)["rows"]
+    for row in rows:
+        run = open_run(tmp_path / "live" / row["directories"][0])
+        assert run.manifest.backend == "http"
+        calls = list(run.calls())
+        assert all(call.status == "ok" for call in calls)
+        first = min(calls, key=lambda call: call.sent_ns or 0)
+        assert (first.cached_tokens or 0) < 32, "not even the scaffold is there, for its words are others"
+        assert any((call.cached_tokens or 0) > 400 for call in calls), "within a run histories are hit"
+    kept = "".join((tmp_path / "live" / name).read_text() for name in ("sweep.json", "points.jsonl", "report.html"))
+    assert "hunter22" not in kept + out + err
+
+
+# -- the page
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_draws_the_page_and_no_text_is_cut_or_overlaps(
+    sweep: Sweep, trace: str, tmp_path: Path, width: int
+) -> None:
+    varied = ("--vary", "engine=llama-3.1-8b-h200x1,qwen3-30b-a3b-h200x1", "--vary", "concurrency=2,12")
+    swept = sweep(trace, *varied, "--figure", "ttft_p50", "--figure", "hit_rate", "--json")
+    page = (tmp_path / "sweep/report.html").read_text("utf-8")
+    assert "default-src 'none'" in page
+    (shown,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
+    drawn = json.loads(shown)[0]
+    assert [each["name"] for each in drawn["series"]] == ["llama-3.1-8b-h200x1", "qwen3-30b-a3b-h200x1"]
+    pale = [not each for series in drawn["series"] for each in series["pale"]]
+    assert pale == json.loads(swept.out)["front"]
+    html = re.sub("<meta http-equiv[^>]*>", "", page).replace("</body>", MEASURE)
+    (body,) = Parsed(opened(html, tmp_path, width)).of("body")
+    seen = json.loads(body)
+    assert not seen["wide"] and len(seen["told"]) == 3
+    for chart in seen["told"]:
+        assert chart["svg"] == 1 and not chart["out"] and not chart["touch"], chart
