@@ -3,7 +3,7 @@
 python benchmarks/until.py [RUNS] [JOBS]     the tables of docs/how-long.md; 300 runs a row take some minutes
 
 Each run has a seed of its own, so sessions, order and arrivals of its own. The true value is that of one run of some
-20,000 sessions. Beside it: what `workloom plan-size` had said from a pilot with another seed, over what the run took.
+5,000 sessions. Beside it: what `workloom plan-size` had said from a pilot with another seed, over what the run took.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ from workloom.engine import profile
 from workloom.engine.fleet import Fleet, Pool
 from workloom.execute.goals import goal, half_width
 from workloom.metrics.estimate import estimate
-from workloom.plan import Closed, Limits, Load, Open, Plan, Recipe, TraceRef, make
+from workloom.plan import Closed, Context, Limits, Load, Open, Plan, Recipe, TraceRef, make
 
 ENGINE = "llama-3.1-8b-h200x1"
-LONG = 20_000
+LONG = 5_000
 CASES: tuple[tuple[str, Load, str], ...] = (
-    ("chat", Closed(8), "ttft_mean±15%"),
-    ("chat", Closed(8), "ttft_p95±20%"),
-    ("chat", Open(2.0), "e2e_p50±10%"),
-    ("chat", Closed(8), "e2e_mean±7%"),
-    ("agentic-coding", Closed(8), "ttft_p95±3%"),
-    ("agentic-coding", Closed(8), "e2e_mean±5%"),
+    ("chat", Closed(8), "e2e_mean±15%"),
+    ("chat", Closed(8), "ttft_p95±40%"),
+    ("chat", Open(2.0), "e2e_p50±15%"),
+    ("agentic-coding", Closed(8), "e2e_mean±12%"),
 )
 
 
@@ -50,13 +48,21 @@ class One(NamedTuple):
 
 def plan_of(workload: str, load: Load, seed: int, sessions: int, calls: int | None = None) -> Plan:
     limits = Limits(calls=calls) if calls else Limits(sessions=sessions)
-    return make(Recipe(TraceRef((workload,), generate=sessions), load, limits, seed=seed))
+    return make(
+        Recipe(
+            TraceRef((workload,), generate=sessions),
+            load,
+            limits,
+            context=Context(profile.load(ENGINE).longest_call),
+            seed=seed,
+        )
+    )
 
 
 def truth(workload: str, load: Load, text: str) -> float:
     """The figure of one long run."""
     per = plan_of(workload, load, 0, 50).source.calls / 50
-    sessions = LONG if per < 5 else LONG // 10
+    sessions = LONG if per < 5 else LONG // 5
     kept = play(plan_of(workload, load, 987_654, sessions), profile.load(ENGINE))
     value = estimate(kept.measured(), goal(text).figure).value
     assert value is not None
@@ -64,7 +70,7 @@ def truth(workload: str, load: Load, text: str) -> float:
 
 
 def one(workload: str, load: Load, text: str, true: float, seed: int) -> One:
-    plan = plan_of(workload, load, seed, 1500 if workload == "chat" else 600)
+    plan = plan_of(workload, load, seed, 1000 if workload == "chat" else 400)
     endless = Plan(replace(plan.recipe, limits=Limits()), plan.source)
     kept = play(until_known(endless, [text], live=False), profile.load(ENGINE))
     run, about = kept.measured(), goal(text)
@@ -83,9 +89,8 @@ def one(workload: str, load: Load, text: str, true: float, seed: int) -> One:
 
 
 def main(runs: int = 300, jobs: int = 2) -> None:
-    print(
-        "| workload | load | goal | runs | true value held | median sessions | half width | predicted / taken: median, 90 % of them within |"
-    )
+    columns = ("workload", "load", "goal", "runs", "true value held", "median sessions", "half width")
+    print(f"| {' | '.join(columns)} | predicted / taken: median, 9 of 10 within |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with ProcessPoolExecutor(jobs) as pool:
         for workload, load, text in CASES:

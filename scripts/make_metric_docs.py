@@ -16,6 +16,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "metrics.md"
 SECTIONS: tuple[tuple[str, tuple[Metric, ...], ModuleType], ...] = (
     ("Calls", basic.METRICS, basic),
     ("Throughput", delivery.METRICS, delivery),
+    ("Goodput", goodput.METRICS, goodput),
     ("Sessions, tasks and the critical path", workflow.METRICS, workflow),
     ("New work, cache and KV", work.METRICS, work),
     ("Decodes at once", overlap.METRICS, overlap),
@@ -56,7 +57,6 @@ def page() -> str:
         out += [f"## {title}", "", _paragraphs(module), "", *_table(metrics), ""]
         for metric in metrics:
             out += [_entry(metric), ""]
-    out += ["## Goodput", "", _paragraphs(goodput), "", *_functions(), ""]
     out += ["## Kinds of calls", "", _paragraphs(groups), ""]
     out += ["## Headline sets", "", _paragraphs(headline), "", *_headlines(), ""]
     return "\n".join(out).rstrip() + "\n"
@@ -80,11 +80,6 @@ def _entry(metric: Metric) -> str:
 
 def _filled(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
-
-
-def _functions() -> list[str]:
-    each = (goodput.goodput_calls_per_s, goodput.goodput_tasks_per_s, goodput.goodput_sessions_per_s, goodput.met_share)
-    return [line for f in each for line in (_filled(f"**`{f.__name__}`**: {inspect.getdoc(f)}"), "")]
 
 
 def _headlines() -> list[str]:

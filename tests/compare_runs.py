@@ -44,15 +44,22 @@ def engine(slower: float = 1.0) -> Profile:
     return replace(profile, step=replace(step, **times), front_end=front)
 
 
-TIMES = (
-    "weights_ps prefill_base_ps prefill_token_ps sequence_ps pair_ps context_token_ps launch_ps admit_ps"
-).split()
+TIMES = [
+    "weights_ps",
+    "prefill_base_ps",
+    "prefill_token_ps",
+    "sequence_ps",
+    "pair_ps",
+    "context_token_ps",
+    "launch_ps",
+    "admit_ps",
+]
 """What a step takes, in picoseconds."""
 
 
-def run(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 60) -> Measured:
+def run(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 120) -> Measured:
     return in_memory(plan_of(sessions(seed, count), load), engine(slower))
 
 
-def side(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 60) -> Side:
+def side(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 120) -> Side:
     return Side(f"seed {seed}", (run(seed, load, slower=slower, count=count),))

@@ -368,6 +368,27 @@ def capped() -> World:
     )
 
 
+def capped_join() -> World:
+    """c waits for a (100 s, of which a cap left less than 7) and for b: it was due 5 s after b, so b bound it."""
+    return World(
+        "idle cap before a join",
+        [
+            call("a", "0 1 2"),
+            call("b", "2 3 4", "a+0:tool"),
+            call("c", "9 10 11", "a+100:network b+5:tool"),
+        ],
+        Expected(
+            makespan=11,
+            path="a b c",
+            parts={"prefill": 3, "decode": 3, "tool": 5},
+            tasks=("a b c",),
+            task_makespans=(11,),
+            ttfut=(1,),
+            ttfat=(10,),
+        ),
+    )
+
+
 WORLDS = (
     chain,
     fan_out,
@@ -380,4 +401,5 @@ WORLDS = (
     live,
     background,
     capped,
+    capped_join,
 )

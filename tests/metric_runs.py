@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from workloom.metrics.frame import Window
@@ -10,6 +11,7 @@ from workloom.records import CallRecord, ChunkRun, Dependency, ServerSample, Ses
 from workloom.store.manifest import Manifest
 
 S = 1_000_000_000
+CANONICAL = Path(__file__).parents[1] / "src" / "workloom" / "data" / "canonical.jsonl"
 
 
 def ns(seconds: float | None) -> int | None:

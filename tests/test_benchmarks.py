@@ -46,3 +46,8 @@ def test_characterize_speed_compares_sizes() -> None:
 def test_per_iteration_gives_the_engine_s_results_and_the_ratio() -> None:
     out = run("per_iteration.py", "--only", "long answers")
     assert "64 calls, 256,000 tokens" in out and "equal to the picosecond" in out and out.count("us a step") == 1
+
+
+def test_all_metrics_says_what_a_large_run_costs() -> None:
+    out = run("all_metrics.py", "--calls", "1000", "--sessions", "8")
+    assert "intervals and workflow" in out and "s of CPU" in out and "GB" in out

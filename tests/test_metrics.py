@@ -18,6 +18,8 @@ from rich.text import Text
 from workloom.metrics import calls as per_call
 from workloom.metrics import sessions as per_session
 from workloom.metrics.chunks import delivered_tokens, gaps_s
+from workloom.metrics.estimate import Estimate
+from workloom.metrics.fairness import Spread
 from workloom.metrics.frame import Window, calls, chunks
 from workloom.metrics.measured import measured_records
 from workloom.metrics.server import engine_hit_rate
@@ -26,6 +28,7 @@ from workloom.metrics.stats import LEVELS, Stats, stats
 from workloom.metrics.summary import Summary, answers_of, encode, summarize, summarize_records, summary_json
 from workloom.metrics.text import duration
 from workloom.metrics.tool import FEW_CALLS, judge
+from workloom.metrics.uncertainty.stationary import Stationarity
 from workloom.records import CallRecord, ChunkRun, ServerSample, SessionRecord
 from workloom.store import RunWriter, open_run
 from workloom.store.manifest import Manifest
@@ -265,6 +268,25 @@ def test_one_is_not_many(n: int, what: str, said: str) -> None:
     text = " ".join(shown(summarize_records([refused], manifest=manifest), 200).split())
     assert said in text and "1 call was sent again, 1 time in all" in text and "1 call failed" not in text
     assert "1 failed call is in these figures" in text
+
+
+def test_how_well_figures_are_known_fits_into_80_columns_and_says_what_has_not_settled() -> None:
+    known = [
+        Estimate("output_tokens_per_s_per_gpu", 12345.6, 12000.0, 12700.0, values=1_234_567, sessions=20_000),
+        Estimate("ttft_p95", INF, 1.5, INF, values=900, sessions=40),
+        Estimate("tbc_p99", None, values=5, sessions=2, why="not enough data: 2 sessions, 40 needed for a p99"),
+    ]
+    found = [Stationarity("ttft_s", "ramp", 120.0, 0.001, -0.2), Stationarity("in_flight", "flat")]
+    told = msgspec.structs.replace(cut_off(10, 0, 2, 0), estimates=known, stationarity=found)
+    told = msgspec.structs.replace(told, fairness=[Spread("session_ttft_s", 50, 0.1, 0.25, 2.5, 2.1, 3.0)])
+    text = shown(told, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert "12,346 tokens/s" in words and "12,000 to 12,700 tokens/s" in words
+    assert "1.50 s to ∞" in words and "not enough data" in words
+    assert "calls in flight settled; TTFT settled after 2.00 min (it began -20%)" in words
+    assert "workloom metrics RUN --skip 120" in words
+    assert "Spread over 50 sessions: p95 / p50 of mean TTFT 2.50 (2.10 to 3.00)." in words
 
 
 def test_reasoning_is_a_part_of_the_output() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from test_report import MEASURE, Parsed, opened
@@ -22,10 +24,13 @@ from test_report import MEASURE, Parsed, opened
 from workloom.answers.sweep import carry
 from workloom.answers.sweep.carry import Ended, Job, fault_of
 from workloom.answers.sweep.history import attempts
+from workloom.answers.sweep.points import Point, Setting
 from workloom.answers.trial import again
 from workloom.cli import app, main
+from workloom.cli.prepare import Asked
+from workloom.cli.sweep_points import check
 from workloom.clock import host
-from workloom.errors import WorkloomError
+from workloom.errors import UsageError, WorkloomError
 from workloom.metrics.estimate import estimate
 from workloom.metrics.figure import figure
 from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span
@@ -33,14 +38,14 @@ from workloom.store import open_run
 from workloom.traces import native
 
 ENGINE = ("--engine", "llama-3.1-8b-h200x1")
-TABLES = ("calls.parquet", "sessions.parquet", "server.parquet", "summary.json", "plan.json")
+TABLES = ("calls.parquet", "sessions.parquet", "server.parquet", "plan.json")
 
 
-@pytest.fixture
-def trace(tmp_path: Path) -> str:
-    """24 chains of 3 to 5 calls; the longest call of some is 9,000 tokens."""
-    path = tmp_path / "chains.jsonl"
-    native.write(path, Header(source="test"), [chain(i) for i in range(24)])
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """12 chains of 3 to 5 calls; one call is of 9,000 tokens."""
+    path = tmp_path_factory.mktemp("trace") / "chains.jsonl"
+    native.write(path, Header(source="test"), [chain(i) for i in range(12)])
     return str(path)
 
 
@@ -62,7 +67,7 @@ def chain(number: int) -> Session:
 class InProcess:
     """Runs points in this process, as `workloom run` would in one of its own."""
 
-    started: list[str] = []
+    started: ClassVar[list[str]] = []
 
     def run(self, job: Job) -> Ended:
         self.started.append(job.name)
@@ -98,13 +103,12 @@ Sweep = Callable[..., Swept]
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sweep:
-    """`sweep(*words, code=0)`: the command, its points run in this process, in the directory `sweep`."""
+    """`sweep(*words, code=0)`: the command, its points run in this process, in the directory `sweep` or at `path`."""
     monkeypatch.setattr(carry, "Processes", InProcess)
 
-    def go(*words: str, code: int = 0) -> Swept:
-        InProcess.started = []
-        argv = ["workloom", "sweep", *words, "-o", str(tmp_path / "sweep"), "--jobs", "1"]
-        monkeypatch.setattr(sys, "argv", argv)
+    def go(*words: str, code: int = 0, path: Path = tmp_path / "sweep") -> Swept:
+        InProcess.started.clear()
+        monkeypatch.setattr(sys, "argv", ["workloom", "sweep", *words, "-o", str(path), "--jobs", "1"])
         capsys.readouterr()
         ended = 0
         try:
@@ -113,60 +117,75 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             ended = int(end.code or 0)
         streams = capsys.readouterr()
         assert ended == code, streams.err
-        return Swept(ended, streams.out, streams.err, InProcess.started)
+        return Swept(ended, streams.out, streams.err, list(InProcess.started))
 
     return go
+
+
+@dataclass
+class Kept:
+    """A sweep that was run, of which more can be asked without running anything."""
+
+    words: tuple[str, ...]
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def kept(trace: str, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """Two engines by two concurrencies, and what is asked of them by no test."""
+    path = tmp_path_factory.mktemp("kept") / "sweep"
+    varied = ("--vary", "engine=llama-3.1-8b-h200x1,qwen3-30b-a3b-h200x1", "--vary", "concurrency=2,6")
+    words = (trace, "--kv-tokens", "20000", *varied)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()):
+        patch.setattr(carry, "Processes", InProcess)
+        argv = ["sweep", *words, "--figure", "errors", "--jobs", "1", "-o", str(path)]
+        app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    return Kept(words, path)
 
 
 # -- what comes out
 
 
-def test_a_point_is_the_run_that_its_options_say(sweep: Sweep, trace: str, tmp_path: Path) -> None:
-    swept = sweep(trace, *ENGINE, "--vary", "concurrency=2,6", "--vary", "kv-tokens=20000,60000", "--json")
-    names = [f"concurrency-{c},kv-tokens-{k},seed-0" for c in (2, 6) for k in (20000, 60000)]
-    assert swept.ran == names == [row["directories"][0] for row in swept.rows]
-    single = tmp_path / "single"
-    argv = ["run", trace, *ENGINE, "--concurrency", "6", "--kv-tokens", "20000", "-o", str(single)]
+def test_a_point_is_the_run_that_its_options_say(kept: Kept, trace: str, tmp_path: Path) -> None:
+    names = [
+        f"engine-{e},concurrency-{c},seed-0" for e in ("llama-3.1-8b-h200x1", "qwen3-30b-a3b-h200x1") for c in (2, 6)
+    ]
+    assert sorted(names) == sorted(each.parent.name for each in kept.path.glob("*/manifest.json"))
+    argv = ["run", trace, *ENGINE, "--concurrency", "6", "--kv-tokens", "20000", "-o", str(tmp_path / "single")]
     with redirect_stdout(io.StringIO()):
         app(argv, exit_on_error=False, print_error=False, result_action="return_value")
     for table in TABLES:
-        assert (single / table).read_bytes() == (tmp_path / "sweep" / names[2] / table).read_bytes(), table
+        assert (tmp_path / "single" / table).read_bytes() == (kept.path / names[1] / table).read_bytes(), table
 
 
-def test_the_table_says_what_the_runs_say_and_the_front_is_that_of_its_axes(
-    sweep: Sweep, trace: str, tmp_path: Path
-) -> None:
+def test_the_table_says_what_the_runs_say_and_the_front_is_that_of_its_axes(sweep: Sweep, kept: Kept) -> None:
     asked = ("--figure", "ttft_p50", "--figure", "errors", "--x", "ttft_p50", "--y", "output_tokens_per_s")
-    words = (trace, *ENGINE, "--vary", "concurrency=2,6,12", *asked, "--slo", "ttft_p50<=10s", "--slo", "e2e_p50<=1us")
-    swept = sweep(*words, "--json")
+    words = (*kept.words, *asked, "--slo", "ttft_p50<=10s", "--slo", "e2e_p50<=1us", "--slo-judge", "point")
+    swept = sweep(*words, "--json", path=kept.path)
+    assert swept.ran == []
     for row in swept.rows:
-        run = again(tmp_path / "sweep" / row["directories"][0])
+        run = again(kept.path / row["directories"][0])
         for name in ("ttft_p50", "errors", "output_tokens_per_s"):
             own, told = estimate(run, figure(name)), row["figures"][name]["estimate"]
             assert (told["value"], told["low"], told["high"]) == (own.value, own.low, own.high)
-        verdicts = {each["slo"]: each["verdict"] for each in row["judgements"]}
-        assert verdicts["ttft_p50<=10s"] in ("pass", "not enough data")
-        assert verdicts["e2e_p50<=1us"] in ("fail", "not enough data")
+        assert [each["verdict"] for each in row["judgements"]] == ["pass", "fail"]
+        assert row["verdict"] == "fail"
     points = [
-        [row["figures"][name]["estimate"]["value"] for name in ("ttft_p50", "output_tokens_per_s")]
-        for row in swept.rows
+        [row["figures"][f]["estimate"]["value"] for f in ("ttft_p50", "output_tokens_per_s")] for row in swept.rows
     ]
     beaten = [any(x <= mine[0] and y >= mine[1] and [x, y] != mine for x, y in points) for mine in points]
     assert json.loads(swept.out)["front"] == [not each for each in beaten]
-
-    plain = sweep(*words, "--csv")
-    assert plain.ran == []
-    lines = list(csv.DictReader(io.StringIO(plain.out)))
+    lines = list(csv.DictReader(io.StringIO(sweep(*words, "--csv", path=kept.path).out)))
     assert [float(line["ttft_p50"]) for line in lines] == [x for x, _ in points]
-    assert [line["concurrency"] for line in lines] == ["2", "6", "12"]
-    table = sweep(*words).out
-    assert "TTFT p50" in table and "3 points" in table
+    assert [line["concurrency"] for line in lines] == ["2", "6", "2", "6"]
+    table = sweep(*words, path=kept.path).out
+    assert "TTFT p50" in table and "4 points" in table and "fail: e2e_p50<=1us" in table
 
 
 def test_several_seeds_are_runs_of_their_own_and_their_spread_is_told(sweep: Sweep, trace: str, tmp_path: Path) -> None:
-    words = (trace, *ENGINE, "--vary", "rate=1,4", "--seed", "5", "--seeds", "3", "--figure", "ttft_p50")
+    words = (trace, *ENGINE, "--vary", "rate=4", "--seed", "5", "--seeds", "3", "--figure", "ttft_p50")
     swept = sweep(*words, "--json")
-    assert len(swept.ran) == 6
+    assert len(swept.ran) == 3
     for row in swept.rows:
         paths = [tmp_path / "sweep" / name for name in row["directories"]]
         assert [open_run(path).manifest.seed for path in paths] == [5, 6, 7]
@@ -185,8 +204,27 @@ def test_a_list_says_points_that_are_no_grid_and_wins_over_the_command(
     (tmp_path / "points.yaml").write_text("- {concurrency: 2}\n- {rate: 3, concurrency: null, prefix-cache: 'off'}\n")
     swept = sweep(trace, *ENGINE, "--concurrency", "9", "--list", str(tmp_path / "points.yaml"), "--json")
     loads = [open_run(tmp_path / "sweep" / row["directories"][0]).manifest for row in swept.rows]
-    assert [manifest.load for manifest in loads] == ["2 sessions at once", "3 sessions/s, Poisson"]
+    assert [manifest.load for manifest in loads] == ["2 sessions at once", "3 sessions/s, poisson"]
     assert [manifest.config["prefix_cache"] for manifest in loads] == [True, False]
+
+
+def test_a_point_asks_for_what_its_whole_command_line_says(trace: str, tmp_path: Path) -> None:
+    """Settings are parsed one by one; together they must be what `workloom run` makes of all of them."""
+    given = ["--max-wait", "inf", "--until", "ttft_p50±9%", "--priority", "main=0", "--priority", "sub=1"]
+    _, base, _ = app.parse_args(["run", trace, *given, *ENGINE], exit_on_error=False, print_error=False)
+    asked = Asked(**base.arguments)
+    settings = [
+        (("rate", "0.5"), ("per", "request"), ("policy", "priority"), ("share-scaffold", "true"), ("ttl", "1e-3")),
+        (("engine", "llama-3.1-70b-h200x4"), ("priority", "sub=-7"), ("max-wait",), ("start", "0.1-0.5:index")),
+    ]
+    points = [Point(tuple(Setting(name, tuple(values)) for name, *values in each), 3) for each in settings]
+    with pytest.raises(UsageError, match="--priority: an option stands alone"):
+        check(points, ["a", "b"], asked, tmp_path)
+    for each in check(points[:1], ["a"], asked, tmp_path):
+        _, whole, _ = app.parse_args(each.argv, exit_on_error=False, print_error=False)
+        assert each.asked == Asked(**{name: value for name, value in whole.arguments.items() if name != "out"})
+        assert (each.asked.load.max_wait, each.asked.load.seed, each.asked.load.share_scaffold) == (math.inf, "3", True)
+        assert each.asked.engine.priority == ["main=0", "sub=1"]
 
 
 # -- going on
@@ -194,48 +232,49 @@ def test_a_list_says_points_that_are_no_grid_and_wins_over_the_command(
 
 def test_the_same_command_runs_nothing_again_and_new_points_are_added(sweep: Sweep, trace: str, tmp_path: Path) -> None:
     words = (trace, *ENGINE, "--figure", "ttft_p50", "--json")
-    first = sweep(*words, "--vary", "concurrency=2,4")
-    again_ = sweep(*words, "--vary", "concurrency=2,4")
-    assert (len(first.ran), again_.ran) == (2, [])
+    first = sweep(*words, "--vary", "concurrency=2")
+    again_ = sweep(*words, "--vary", "concurrency=2")
+    assert (len(first.ran), again_.ran) == (1, [])
     assert first.rows == again_.rows
-    more = sweep(*words, "--vary", "concurrency=2,4,8")
+    more = sweep(*words, "--vary", "concurrency=2,8")
     assert more.ran == ["concurrency-8,seed-0"]
     kept = (tmp_path / "sweep/sweep.json").read_bytes()
-    for change in (("--vary", "concurrency=2,4"), ("--vary", "concurrency=2,4,8", "--max-wait", "0")):
+    for change in (("--vary", "concurrency=2"), ("--vary", "concurrency=2,8", "--max-wait", "0")):
         other = sweep(*words, *change, code=2)
         assert "another sweep" in other.err and other.ran == []
-    assert "no longer asked for: concurrency-8,seed-0" in sweep(*words, "--vary", "concurrency=2,4", code=2).err
+    assert "no longer asked for: concurrency-8,seed-0" in sweep(*words, "--vary", "concurrency=2", code=2).err
     assert (tmp_path / "sweep/sweep.json").read_bytes() == kept
 
 
 def test_a_point_that_was_killed_is_made_again_and_what_it_left_is_kept(
-    sweep: Sweep, trace: str, tmp_path: Path
+    sweep: Sweep, kept: Kept, tmp_path: Path
 ) -> None:
-    words = (trace, *ENGINE, "--vary", "concurrency=2,4", "--json")
-    whole = sweep(*words)
-    path = tmp_path / "sweep/concurrency-4,seed-0"
-    manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "status": "killed"}))
-    with (tmp_path / "sweep/points.jsonl").open("ab") as history:
-        history.write(b'{"point":"concurrency-4,se')
+    name, path = "engine-llama-3.1-8b-h200x1,concurrency-6,seed-0", tmp_path / "sweep"
+    shutil.copytree(kept.path, path)
+    manifest = json.loads((path / name / "manifest.json").read_text())
+    (path / name / "manifest.json").write_text(json.dumps({**manifest, "status": "killed"}))
+    with (path / "points.jsonl").open("ab") as history:
+        history.write(b'{"point":"engine-lla')
+    words = (*kept.words, "--figure", "ttft_p50", "--json")
     resumed = sweep(*words)
-    assert resumed.ran == ["concurrency-4,seed-0"]
-    assert resumed.rows == whole.rows
-    assert (tmp_path / "sweep/aside/concurrency-4,seed-0-1/calls.parquet").exists()
+    assert resumed.ran == [name]
+    assert resumed.rows == sweep(*words, path=kept.path).rows
+    assert (path / "aside" / f"{name}-1" / "calls.parquet").exists()
+    assert sweep(*words).ran == []
 
 
 def test_a_point_that_fails_is_a_row_and_the_others_go_on(sweep: Sweep, trace: str, tmp_path: Path) -> None:
-    words = (trace, *ENGINE, "--context-policy", "refuse", "--vary", "max-context=20000,2000,30000")
+    words = (trace, *ENGINE, "--context-policy", "refuse", "--vary", "max-context=20000,2000")
     failing = sweep(*words, "--json", code=1)
-    assert len(failing.ran) == 3
-    assert [row["runs"] for row in failing.rows] == [1, 0, 1]
+    assert len(failing.ran) == 2
+    assert [row["runs"] for row in failing.rows] == [1, 0]
     assert "2000" in failing.rows[1]["error"] and not failing.rows[1]["figures"]
-    assert "1 of 3 runs failed" in failing.err
+    assert "1 of 2 runs failed" in failing.err
     assert json.loads(failing.out)["front"][1] is False
     repeated = sweep(*words, "--json", code=1)
     assert repeated.ran == ["max-context-2000,seed-0"], "only what failed is tried again"
     became = [each.became for each in attempts(tmp_path / "sweep")]
-    assert became == ["finished", "failed", "finished", "failed"]
+    assert became == ["finished", "failed", "failed"]
 
 
 # -- what is refused before anything runs
@@ -327,25 +366,6 @@ def process(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "workloom.cli", *words], **pipes)  # type: ignore[call-overload]
 
 
-def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(trace: str, tmp_path: Path) -> None:
-    words = ("sweep", trace, *ENGINE, "--vary", "concurrency=2,3,4", "--jobs", "1", "--json", "-o", str(tmp_path / "s"))
-    with process(*words) as first:
-        assert first.stderr is not None
-        assert "[1/3]" in first.stderr.readline()
-        first.send_signal(signal.SIGINT)
-        out, err = first.communicate(timeout=60)
-        assert first.returncode == 130, err
-    assert json.loads(out)["rows"][0]["runs"] == 1
-    assert "goes on from here" in err
-    done = [each.point for each in attempts(tmp_path / "s") if each.became == "finished"]
-    assert 1 <= len(done) < 3
-    with process(*words) as second:
-        out, err = second.communicate(timeout=60)
-        assert second.returncode == 0, err
-    assert f"{len(done)} of 3 runs are there already" in err
-    assert [row["runs"] for row in json.loads(out)["rows"]] == [1, 1, 1]
-
-
 @pytest.fixture
 def url() -> Iterator[str]:
     """`workloom serve` as a process."""
@@ -357,47 +377,54 @@ def url() -> Iterator[str]:
         server.send_signal(signal.SIGINT)
 
 
-def test_no_live_point_hits_what_an_earlier_one_left_in_the_cache(
-    sweep: Sweep, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+def test_live_points_go_on_after_ctrl_c_and_hit_nothing_that_an_earlier_one_left_in_the_cache(
+    tmp_path: Path, url: str
 ) -> None:
-    path = tmp_path / "short.jsonl"
-    native.write(path, Header(source="test"), [chain(i) for i in range(3)])
-    monkeypatch.undo()
+    trace, path = tmp_path / "short.jsonl", tmp_path / "live"
+    native.write(trace, Header(source="test"), [chain(i) for i in range(3)])
     options = ("--max-wait", "0.01", "--url", url, "--model", "any", "--metrics", "off", "--header", "X-Key: hunter22")
-    words = ("sweep", str(path), "--vary", "concurrency=1,2", *options, "--json", "-o", str(tmp_path / "live"))
-    with process(*words) as done:
-        out, err = done.communicate(timeout=100)
-        assert done.returncode == 0, err
-    assert "nothing is told per GPU" in err
-    rows = json.loads(out)["rows"]
-    for row in rows:
-        run = open_run(tmp_path / "live" / row["directories"][0])
+    words = ("sweep", str(trace), "--vary", "concurrency=1,2", *options, "--json", "-o", str(path))
+    with process(*words) as first:
+        assert first.stderr is not None
+        said = first.stderr.readline() + first.stderr.readline()
+        assert "nothing is told per GPU" in said and "[1/2]" in said
+        first.send_signal(signal.SIGINT)
+        out, err = first.communicate(timeout=60)
+        assert first.returncode == 130, err
+    assert [row["runs"] for row in json.loads(out)["rows"]] == [1, 0]
+    assert "goes on from here" in err
+    assert next(each.became for each in attempts(path)) == "finished"
+    with process(*words) as second:
+        out, err = second.communicate(timeout=60)
+        assert second.returncode == 0, err
+    assert "1 of 2 runs are there already" in err
+    for row in json.loads(out)["rows"]:
+        run = open_run(path / row["directories"][0])
         assert run.manifest.backend == "http"
         calls = list(run.calls())
         assert all(call.status == "ok" for call in calls)
-        first = min(calls, key=lambda call: call.sent_ns or 0)
-        assert (first.cached_tokens or 0) < 32, "not even the scaffold is there, for its words are others"
+        earliest = min(calls, key=lambda call: call.sent_ns or 0)
+        assert (earliest.cached_tokens or 0) < 32, "not even the scaffold is there, for its words are others"
         assert any((call.cached_tokens or 0) > 400 for call in calls), "within a run histories are hit"
-    kept = "".join((tmp_path / "live" / name).read_text() for name in ("sweep.json", "points.jsonl", "report.html"))
-    assert "hunter22" not in kept + out + err
+    kept = "".join((path / name).read_text() for name in ("sweep.json", "points.jsonl", "report.html"))
+    assert "hunter22" not in kept + said + out + err
 
 
 # -- the page
 
 
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [500, pytest.param(1280, marks=pytest.mark.long)])
 def test_a_browser_draws_the_page_and_no_text_is_cut_or_overlaps(
-    sweep: Sweep, trace: str, tmp_path: Path, width: int
+    sweep: Sweep, kept: Kept, tmp_path: Path, width: int
 ) -> None:
-    varied = ("--vary", "engine=llama-3.1-8b-h200x1,qwen3-30b-a3b-h200x1", "--vary", "concurrency=2,12")
-    swept = sweep(trace, *varied, "--figure", "ttft_p50", "--figure", "hit_rate", "--json")
-    page = (tmp_path / "sweep/report.html").read_text("utf-8")
+    swept = sweep(*kept.words, "--figure", "ttft_p50", "--figure", "hit_rate", "--json", path=kept.path)
+    page = (kept.path / "report.html").read_text("utf-8")
     assert "default-src 'none'" in page
     (shown,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
     drawn = json.loads(shown)[0]
     assert [each["name"] for each in drawn["series"]] == ["llama-3.1-8b-h200x1", "qwen3-30b-a3b-h200x1"]
-    pale = [not each for series in drawn["series"] for each in series["pale"]]
-    assert pale == json.loads(swept.out)["front"]
+    pale = [each for series in drawn["series"] for each in series["pale"]]
+    assert pale == [not each for each in json.loads(swept.out)["front"]]
     html = re.sub("<meta http-equiv[^>]*>", "", page).replace("</body>", MEASURE)
     (body,) = Parsed(opened(html, tmp_path, width)).of("body")
     seen = json.loads(body)

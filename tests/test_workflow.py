@@ -326,7 +326,7 @@ def test_the_explanation_is_json_and_fits_a_terminal() -> None:
     assert again == told
     assert sum(part.share for part in told.sessions.parts) == pytest.approx(1)
     assert sum(part.join_share for part in told.sessions.parts) == pytest.approx(told.sessions.join_wait_share)
-    assert (told.sessions.ended, told.sessions.failed) == (10, 1)
+    assert (told.sessions.ended, told.sessions.failed) == (11, 1)
     assert told.calls[0].on_path_s == 10, "the watcher of the background world: prefill 1 and decode 9"
     console = Console(width=80, record=True)
     for part in table(told):

@@ -82,7 +82,7 @@ def longest(session: list[Node]) -> int:
 
 
 @given(st.lists(nodes(6), min_size=1, max_size=3))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_makespan_is_the_longest_of_all_paths_and_the_parts_add_up_to_it(sessions: list[list[Node]]) -> None:
     run = run_of(*sessions)
     blame = session_blame(run)
@@ -92,7 +92,7 @@ def test_the_makespan_is_the_longest_of_all_paths_and_the_parts_add_up_to_it(ses
 
 
 @given(nodes())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_slack_is_what_a_call_can_take_longer_and_no_more(session: list[Node]) -> None:
     run = run_of(session)
     slack = slack_ns(workflow(run)).tolist()
@@ -105,7 +105,7 @@ def test_slack_is_what_a_call_can_take_longer_and_no_more(session: list[Node]) -
 
 
 @given(nodes(), st.sampled_from(["main", "explore", "plan"]), st.sampled_from(PARTS), st.sampled_from([0.0, 0.5, 1.0]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_what_if_is_the_run_played_again(session: list[Node], role: str, part: Part, factor: float) -> None:
     def less(node: Node) -> Node:
         mine = node.agent.partition(":")[0] == role
@@ -158,7 +158,7 @@ def test_a_call_at_no_time_saves_at_most_what_it_took(session: list[Node], data:
 
 
 @given(nodes(), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_parts_add_up_whatever_the_instants_are(session: list[Node], data: st.DataObject) -> None:
     """Records that no driver would write: calls due before their parents are done, instants missing or disordered."""
     run = run_of(session)
@@ -173,7 +173,7 @@ def test_parts_add_up_whatever_the_instants_are(session: list[Node], data: st.Da
 
 
 @given(nodes())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_tasks_turns_and_depths_are_those_of_a_plain_loop(session: list[Node]) -> None:
     run = run_of(session, session)
     of: list[int] = []
@@ -201,7 +201,7 @@ def test_tasks_turns_and_depths_are_those_of_a_plain_loop(session: list[Node]) -
 
 
 @given(nodes(), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_work_is_wasted_unless_its_result_reached_somebody(session: list[Node], data: st.DataObject) -> None:
     n = len(session)
     status = data.draw(st.lists(st.sampled_from([OK, OK, OK, ERROR, CENSORED, CANCELLED]), min_size=n, max_size=n))

@@ -134,12 +134,15 @@ def test_a_lone_session_has_no_slowdown(name: str) -> None:
     assert (ratio < 1.01).all()
 
 
+@pytest.mark.parametrize("launch_ps", [14_009, 700_001])
 @pytest.mark.parametrize("ahead", [False, True])
-def test_the_ideal_of_a_lone_call_is_the_engines_to_the_nanosecond(ahead: bool) -> None:
-    """Without a cache to hit on, several chunks of prefill and a front end: nothing is left to differ but rounding."""
+def test_the_ideal_of_a_lone_call_is_the_engines_to_the_nanosecond(ahead: bool, launch_ps: int) -> None:
+    """Without a cache to hit on, several chunks of prefill and a front end: nothing is left to differ but rounding.
+    With the longer launch it is that which most chunks wait for."""
     front = FrontEnd(call_ps=70_001, prompt_token_ps=303, first_token_ps=5_007, end_ps=11_003)
     many = {"max_batched_tokens": 512, "max_model_len": 1 << 20, "block_tokens": 1 << 20}
     server = toy(front_end=front, async_scheduling=ahead, **many)  # type: ignore[arg-type]
+    server = replace(server, step=replace(server.step, launch_ps=launch_ps, launch_tail_ps=50_003, pair_ps=1))
     run = in_memory(plan(Closed(1), Limits(sessions=10)), server)
     view = workflow(run)
     alone = np.bincount(run.edges.parent, minlength=len(run.calls)) <= 1

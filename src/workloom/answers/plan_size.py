@@ -25,7 +25,7 @@ from workloom.metrics.estimate import Estimate, estimate
 from workloom.metrics.figure import Figure
 from workloom.metrics.frame import Window
 from workloom.metrics.measured import Measured
-from workloom.metrics.uncertainty.enough import needed
+from workloom.metrics.uncertainty.enough import needed, sessions_needed
 from workloom.plan import Limits, Plan
 
 PILOT_SESSIONS = 400
@@ -162,7 +162,8 @@ def size(pilot: Pilot, about: Figure, looks: Looks, share: float) -> Size:
     if told.sessions is None:
         return Size(name, share, why=told.why or looks.whole.why or "not enough data")
     others = [needed(half, share).sessions for half in (looks.first, looks.second)]
-    found = [max(FIRST, n) for n in (told.sessions, *others) if n is not None]
+    least = max(FIRST, sessions_needed(about))
+    found = [max(least, n) for n in (told.sessions, *others) if n is not None]
     sessions = found[0]
     calls = sessions * pilot.calls / pilot.sessions
     return Size(

@@ -111,7 +111,7 @@ def repeats(path: Path, figures: Sequence[Figure]) -> Repeats:
             run = measured(open_run(folder(path, seed)))
             if len(run.calls):
                 found.append((seed, _estimates(run, figures)))
-    rows = [row(about, [told[i] for _, told in found]) for i, about in enumerate(figures)]
+    rows = [row(about, [told[i] for _, told in found]) for i, about in enumerate(figures)] if found else []
     there = [seed for seed, _ in found]
     return Repeats(
         [folder(path, seed).name for seed in there], there, rows, [seed for seed in seeds if seed not in there]

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from workloom.errors import UsageError, nearest
 from workloom.execute.goals import OPTION, Goal, goals, half_width
 from workloom.execute.until import Verdict, read_until
-from workloom.metrics.estimate import Estimate, of_observed
+from workloom.metrics.estimate import Estimate, estimate
 from workloom.metrics.measured import Measured
+from workloom.metrics.uncertainty.enough import needed
 from workloom.plan import Plan
 
 LIVE_S = 3600.0
@@ -122,18 +123,16 @@ def known(run: Measured, goal: Goal) -> Known:
     """How well a figure is known, and what it would take to know it as well as asked."""
     name = goal.say()
     try:
-        estimate = of_observed(goal.figure, goal.figure.observe(run))
+        found = estimate(run, goal.figure)
     except UsageError as fault:
         return Known(name, Estimate(goal.figure.say(), None, why=f"not enough data: {fault.what}"), None, None)
-    wide = half_width(estimate)
-    wanted = goal.wanted(estimate) if estimate.value is not None else None
-    if goal.reached(estimate) or not estimate.value or math.isinf(estimate.value):
-        return Known(name, estimate, wide, wanted)
-    from workloom.metrics.uncertainty.enough import needed
-
-    relative = goal.half_width if goal.relative else goal.half_width / abs(estimate.value)
-    takes = needed(estimate, relative)
-    return Known(name, estimate, wide, wanted, takes.sessions, takes.values, takes.why)
+    wide = half_width(found)
+    wanted = goal.wanted(found) if found.value is not None else None
+    if goal.reached(found) or not found.value or math.isinf(found.value):
+        return Known(name, found, wide, wanted)
+    relative = goal.half_width if goal.relative else goal.half_width / abs(found.value)
+    takes = needed(found, relative)
+    return Known(name, found, wide, wanted, takes.sessions, takes.values, takes.why)
 
 
 def read_verdict(path: Path) -> Verdict | None:

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from workloom.answers.capacity import Axis, Capacity, Probe, Search, Want, result, walk
 from workloom.answers.capacity.fleet import Fleet, fleet
-from workloom.answers.capacity.history import History, Question
+from workloom.answers.capacity.history import PROPOSED, History, Question
 from workloom.answers.slo import Slo, slos
 from workloom.cli.capacity_options import CapacityOptions
 from workloom.cli.capacity_probes import Point, calls_of, live, simulated
@@ -28,7 +28,7 @@ from workloom.execute import Live, Simulated
 STARTS = {"rate": 1.0, "concurrency": 8.0, "replicas": 1.0}
 BATCH = 4
 """Simulated runs that are chosen together, however many of them run at once."""
-PROPOSED = 1.25
+PROPOSED_GROW = 1.25
 """Factor of the bracket where a simulator has proposed where to look."""
 
 
@@ -83,18 +83,23 @@ def _searched(
 ) -> tuple[Capacity, Capacity | None, float]:
     """One workload's capacity; what the simulator proposed; the calls of its sessions."""
     start = options.start or STARTS[options.over]
+    overrides = asked.engine
+    if options.propose is not None:  # options of the engine are then the proposer's
+        asked = replace(asked, engine=EngineOptions())
     first = prepare(_started(asked, options.over, start))
     mean = calls_of(first.plan)
     point = Point(asked, options.over, wanted, asked.load.root_seed(), mean)
     search = _search(options, start, isinstance(first.target, Live), point)
     proposal = None
     if options.propose is not None:
-        proposal = _proposed(asked, options, point, search, path)
+        proposal = _proposed(asked, overrides, options, point, search, path)
         if proposal.value is not None:
-            search = structs.replace(search, start=proposal.value / math.sqrt(PROPOSED), grow=PROPOSED)
+            search = structs.replace(search, start=proposal.value / math.sqrt(PROPOSED_GROW), grow=PROPOSED_GROW)
             if search.axis.whole:
                 search = structs.replace(search, start=float(max(1, round(search.start))))
             print(f"simulated, the capacity is {proposal.value:.4g}: live runs begin there", file=sys.stderr)
+        else:
+            print(f"the simulator proposes nothing: {proposal.status} {proposal.why}", file=sys.stderr)
     history = History(path, _question(first, search, point, wanted))
     if len(history):
         print(f"{len(history)} runs were made before; going on", file=sys.stderr)
@@ -116,13 +121,15 @@ def _searched(
     return found, proposal, mean
 
 
-def _proposed(asked: Asked, options: CapacityOptions, point: Point, search: Search, path: Path) -> Capacity:
-    """The capacity of the profile that stands for the server."""
+def _proposed(
+    asked: Asked, overrides: EngineOptions, options: CapacityOptions, point: Point, search: Search, path: Path
+) -> Capacity:
+    """The capacity of the profile that stands for the server, with what was overridden in it."""
     from workloom.cli.server import ServerOptions, TextOptions, WatchOptions
 
     there = replace(
         asked,
-        engine=replace(asked.engine, engine=options.propose),
+        engine=replace(overrides, engine=options.propose),
         server=ServerOptions(),
         text=TextOptions(history=asked.text.history),
         watch=WatchOptions(),
@@ -131,7 +138,7 @@ def _proposed(asked: Asked, options: CapacityOptions, point: Point, search: Sear
     first = prepare(_started(there, options.over, search.start))
     search = structs.replace(search, batch=BATCH, beside=0)
     with simulated(point, options.jobs or os.cpu_count() or 1) as make:
-        history = History(path.with_name(path.name + "-proposed"), _question(first, search, point, point.slos))
+        history = History(path / PROPOSED, _question(first, search, point, point.slos))
         probes, stop = walk(search, lambda wants: history.measure(wants, make))
     told = [one.text for one in point.slos]
     return result(search, probes, stop, workload=_name(asked.trace), target=_target(first.target), slos=told)

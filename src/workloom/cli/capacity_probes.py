@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,10 +16,11 @@ from msgspec import Struct, structs
 
 from workloom.answers.capacity import Probe, Want, observe, seed_of
 from workloom.answers.capacity.history import History
+from workloom.answers.capacity.probe import Observed
 from workloom.answers.slo import Slo
 from workloom.cli.prepare import Asked, Prepared, prepare
 from workloom.execute import Live, Simulated
-from workloom.plan import Plan
+from workloom.plan import Open, Plan
 
 Over = Literal["rate", "concurrency", "replicas"]
 
@@ -97,7 +99,7 @@ class Bench:
                 want.number, want.purpose, want.load, seed, "fail", [], {}, want.stretch, note=str(fault.found)
             )
         told = observe(run, self.point.slos, drain_s=prepared.options.drain_s)
-        return _probe(want, seed, told)
+        return _probe(want, seed, told, offered=_offered(self.point.over, prepared.plan, want, told))
 
     def _prepared(self, asked: Asked) -> Prepared:
         first = self._first
@@ -184,13 +186,24 @@ def _live(point: Point, said: Live, history: History, want: Want) -> Probe:
     if status == "failed":  # it failed more calls than was allowed: no figure makes that good
         told = structs.replace(told, verdict="fail")
         note = note or str(run.manifest.error if run.manifest is not None else "")
-    return _probe(want, prepared.plan.recipe.seed, told, directory=path.name, note=note)
+    offered = _offered(point.over, prepared.plan, want, told)
+    return _probe(want, prepared.plan.recipe.seed, told, offered=offered, directory=path.name, note=note)
 
 
-def _probe(want: Want, seed: int, told: object, *, directory: str = "", note: str = "") -> Probe:
-    from workloom.answers.capacity.probe import Observed
+def _offered(over: Over, plan: Plan, want: Want, told: Observed) -> float | None:
+    """The rate that a run saw, in the unit of the one that was asked for; None of a closed loop."""
+    load = plan.recipe.load
+    if over != "rate" or not isinstance(load, Open) or not told.window_s or not told.arrived:
+        return None
+    expected = load.sessions_per_s * told.window_s
+    if isinstance(load.clip_means, float):  # clipped gaps come that much faster than their rate says
+        expected /= 1 - math.exp(-load.clip_means)
+    return want.load * told.arrived / expected
 
-    assert isinstance(told, Observed)
+
+def _probe(
+    want: Want, seed: int, told: Observed, *, offered: float | None = None, directory: str = "", note: str = ""
+) -> Probe:
     return Probe(
         want.number,
         want.purpose,
@@ -204,6 +217,7 @@ def _probe(want: Want, seed: int, told: object, *, directory: str = "", note: st
         told.calls,
         told.sessions,
         told.censored,
+        offered,
         directory,
         note,
     )

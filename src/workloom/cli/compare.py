@@ -16,10 +16,10 @@ from workloom.answers.compare import Comparison, compare, open_side
 from workloom.answers.compare.compare import OFTEN, Row
 from workloom.answers.compare.figures import every, named
 from workloom.answers.compare.gate import Held, gates
-from workloom.answers.compare.manifests import Change
+from workloom.answers.compare.manifests import Change, folded
 from workloom.answers.compare.movers import Moved, Mover
 from workloom.answers.slo import EXIT_CODES
-from workloom.cli.show import console
+from workloom.cli.wide import wide
 from workloom.errors import UsageError
 from workloom.metrics.estimate import Estimate
 from workloom.report.units import text as readable
@@ -52,13 +52,14 @@ def comparison(
     if json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     else:
-        show(found, console(), everything=everything)
+        show(found, wide(), everything=everything)
     _end(found.gates, strict)
 
 
 def _end(held: list[Held], strict: bool) -> None:
     """The exit code that the gates ask for: the worst of their verdicts."""
     verdicts = {each.verdict for each in held}
+    sys.stdout.flush()
     if "fail" in verdicts or (strict and "not enough data" in verdicts):
         sys.exit(EXIT_CODES["fail"])
     if "not enough data" in verdicts:
@@ -71,7 +72,7 @@ def show(found: Comparison, out: Console, *, everything: bool = False) -> None:
     out.print(Text(_pairing(found)))
     for warning in found.warnings:
         out.print(Text(f"not fair: {warning}", style="yellow"))
-    _print_changes(found.changes, out, len(found.changes) if everything else CHANGES)
+    _print_changes(found.changes if everything else folded(found.changes), out, everything=everything)
     out.print(_rows(found))
     _print_chance(found, out)
     if found.calls is not None:
@@ -99,7 +100,8 @@ def _pairing(found: Comparison) -> str:
     return said
 
 
-def _print_changes(changed: list[Change], out: Console, most: int) -> None:
+def _print_changes(changed: list[Change], out: Console, *, everything: bool) -> None:
+    most = len(changed) if everything else CHANGES
     if not changed:
         out.print(Text("nothing differs in the configurations\n"))
         return
@@ -122,6 +124,8 @@ def _cut(value: str | None, width: int = 60) -> str:
 def _rows(found: Comparison) -> Table:
     table = _table("figure", "A", "B", "B / A", "B - A", "verdict", right=range(1, 5))
     for row in found.rows:
+        if _unknown(row):
+            continue
         cells = _value(row.a, row.unit), _value(row.b, row.unit), _ratio(row), _difference(row)
         verdict = Text(_verdict(row, found.same), style=STYLES.get(row.verdict, ""))
         if row.difference.p_value is not None and row.verdict != "identical":
@@ -146,7 +150,16 @@ def _difference(row: Row) -> str:
     found = row.difference
     if row.verdict == "identical" or found.difference is None:
         return "–"
-    return "\n".join([_signed(found.difference, row.unit), *_span(found.low, found.high, row.unit)])
+    return "\n".join([_signed(found.difference, row.unit), *_points(_span(found.low, found.high, row.unit))])
+
+
+def _unknown(row: Row) -> bool:
+    """A figure that neither run has: no limits for goodput, no price for costs, no tasks."""
+    return row.a.value is None and row.b.value is None and not row.a.values and not row.b.values
+
+
+def _points(cells: list[str]) -> list[str]:
+    return [cell.replace("%", " pp") for cell in cells]
 
 
 def _span(low: float | None, high: float | None, unit: str) -> list[str]:
@@ -161,7 +174,8 @@ def _span(low: float | None, high: float | None, unit: str) -> list[str]:
 
 
 def _signed(value: float, unit: str) -> str:
-    return ("+" if value > 0 else "") + readable(value, unit).replace("%", " pp")
+    (said,) = _points([readable(value, unit)])
+    return ("+" if value > 0 else "") + said
 
 
 def _verdict(row: Row, same: float) -> str:
@@ -183,12 +197,18 @@ def _print_chance(found: Comparison, out: Console) -> None:
                 style="dim",
             )
         )
-    whys = sorted({row.why for row in found.rows if row.verdict == "cannot tell"})
-    for why in whys:
-        names = [row.figure for row in found.rows if row.verdict == "cannot tell" and row.why == why]
-        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        out.print(Text(f"cannot tell ({shown}): {why}", style="dim"))
+    unclear = [row for row in found.rows if row.verdict == "cannot tell" and not _unknown(row)]
+    for why in dict.fromkeys(row.why for row in unclear):
+        names = _first([row.figure for row in unclear if row.why == why])
+        out.print(Text(f"cannot tell ({names}): {why}", style="dim"))
+    unknown = [row.figure for row in found.rows if _unknown(row)]
+    if unknown:
+        out.print(Text(f"{len(unknown)} figures that neither has: {_first(unknown)}", style="dim"))
     out.print()
+
+
+def _first(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _print_calls(found: Comparison, out: Console) -> None:

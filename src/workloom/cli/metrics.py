@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from cyclopts import Parameter
+from msgspec import structs
 
+from workloom.clock import NS
 from workloom.errors import UsageError
 
 if TYPE_CHECKING:
     from workloom.metrics.catalog import Metric
     from workloom.metrics.estimate import Estimate
     from workloom.metrics.figure import Figure
-    from workloom.metrics.given import Given
+    from workloom.metrics.given import Given, Limit
+    from workloom.metrics.goodput import Goodput
     from workloom.metrics.groups import Group
     from workloom.metrics.measured import Measured
 
@@ -36,6 +39,8 @@ class MetricsOptions:
     "A figure, METRIC_STATISTIC[KIND], as in ttft_p95 or tbc_p99[agent=main]; may be given again."
     headline: Literal["batch", "background", "interactive", "all"] | None = None
     "The figures that matter where nobody waits, where somebody waits for the task, or looks on; or the main ones."
+    slo: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
+    "FIGURE<=LIMIT or @FILE; may be given again. Goodput is what ended well and kept all of them."
     by: Literal["agent", "model", "turn", "depth"] | None = None
     "The same figures for each kind of call: by agent role, model, turn of its agent, or depth of its agent."
     gpus: float | None = None
@@ -48,6 +53,8 @@ class MetricsOptions:
     "Power of one GPU in watts (default: what the servers said)."
     whole: Annotated[bool, Parameter(negative="")] = False
     "Measure all of the run behind its warm-up, not only the window in which the load was as asked."
+    skip: float = 0.0
+    "Seconds to leave out at the beginning of the window, until which the run had not settled."
     csv: Annotated[bool, Parameter(negative="")] = False
     "Print CSV."
 
@@ -61,6 +68,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     estimates: list[Estimate] = []
     by: str = ""
     groups: list[Group] = []
+    goodput: Goodput | None = None
+    """How many kept every SLO, and which limits were broken how often."""
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -91,7 +100,7 @@ def metrics(directory: str | None, json: bool, asked: MetricsOptions) -> None:
     figures = [figure(text, "--figure") for text in asked.figure]
     given = _given(asked)
     opened = open_run(directory)
-    run = replace(measured(opened, whole=asked.whole), given=given)
+    run = replace(_skipped(measured(opened, whole=asked.whole), asked.skip), given=given)
     answer = _answer(opened.path.name, run, figures, asked)
     if json:
         print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
@@ -101,7 +110,18 @@ def metrics(directory: str | None, json: bool, asked: MetricsOptions) -> None:
         _show(answer, run)
 
 
+def _skipped(run: Measured, seconds: float) -> Measured:
+    """The run without the beginning of its window."""
+    if not seconds:
+        return run
+    if not 0 < seconds < run.window.seconds:
+        expected = f"0 to {run.window.seconds:.1f}"
+        raise UsageError("nothing is left of the window", where="--skip", expected=expected, found=seconds)
+    return run.within(structs.replace(run.window, start_ns=run.window.start_ns + round(seconds * NS)))
+
+
 def _answer(name: str, run: Measured, figures: Sequence[Figure], asked: MetricsOptions) -> Answer:
+    from workloom.metrics import goodput
     from workloom.metrics.estimate import estimates
     from workloom.metrics.figure import figure
     from workloom.metrics.groups import breakdown
@@ -113,9 +133,12 @@ def _answer(name: str, run: Measured, figures: Sequence[Figure], asked: MetricsO
         chosen = [*figures, *_of_calls(asked)] or [figure(text) for text in BY_FIGURES]
         return Answer(name, window, given, [], asked.by, breakdown(run, asked.by, chosen))
     found = headline(run, asked.headline) if asked.headline is not None else []
+    if asked.slo:
+        figures = [*figures, *(figure(metric.name) for metric in goodput.METRICS)]
     if figures or asked.headline is None:
         found += estimates(run, figures or everything())
-    return Answer(name, window, given, found)
+    good = goodput.goodput(run, run.given.limits) if asked.slo else None
+    return Answer(name, window, given, found, goodput=good)
 
 
 def _of_calls(asked: MetricsOptions) -> list[Figure]:
@@ -149,7 +172,12 @@ def _given(asked: MetricsOptions) -> Given:
     if asked.gpus == 0:
         raise UsageError("a server has at least one GPU", where="--gpus", expected="above 0", found=0)
     prices = _prices(asked.price_per_mtok)
-    return Given(asked.gpus, asked.price_per_gpu_hour, prices[0], prices[2], prices[1], asked.power_w)
+    limits: tuple[Limit, ...] = ()
+    if asked.slo:
+        from workloom.answers.slo import call_limits, slos
+
+        limits = tuple(call_limits(slos(asked.slo)))
+    return Given(asked.gpus, asked.price_per_gpu_hour, prices[0], prices[2], prices[1], asked.power_w, limits)
 
 
 def _prices(text: str | None) -> tuple[float | None, float | None, float | None]:
@@ -172,7 +200,7 @@ def _prices(text: str | None) -> tuple[float | None, float | None, float | None]
 
 
 def _refuse_without_run(asked: MetricsOptions) -> None:
-    for name in ("figure", "headline", "by"):
+    for name in ("figure", "headline", "slo", "by"):
         if getattr(asked, name):
             raise UsageError("figures are of a run", where=f"--{name}", hint="name one: workloom metrics RUN")
 
@@ -226,6 +254,10 @@ def _show(answer: Answer, run: Measured) -> None:
         out.print(breakdown_table(answer.by, answer.groups))
         return
     out.print(table(answer.estimates, f"{answer.run}, {run.window.seconds:,.1f} s measured"))
+    if answer.goodput is not None:
+        calls = answer.goodput.calls
+        broken = "; ".join(f"{limit} broken by {n:,}" for limit, n in answer.goodput.broken.items())
+        out.print(f"Of {calls.ended:,} calls that ended well, {calls.good:,} kept every limit. {broken}")
 
 
 def _csv(answer: Answer) -> None:

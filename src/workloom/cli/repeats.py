@@ -17,7 +17,7 @@ from rich.text import Text
 from workloom.answers import repeats as answers
 from workloom.answers.repeats import Repeats, define, figures_of, folder, is_repeats
 from workloom.answers.slo import Judgement, Slo, exit_code, judged
-from workloom.answers.until import Verdict, read_verdict
+from workloom.answers.until import read_verdict
 from workloom.cli.prepare import Asked, Prepared, prepare, preset_of
 from workloom.cli.show import console
 from workloom.cli.slo_options import SloOptions
@@ -27,6 +27,7 @@ from workloom.drive.driver import Progress
 from workloom.errors import UsageError, WorkloomError
 from workloom.execute import Live, execute
 from workloom.execute.goals import goals
+from workloom.execute.until import Verdict
 from workloom.metrics.estimate import Estimate
 from workloom.report.units import text
 
@@ -170,7 +171,7 @@ def _conclude(path: Path, json: bool, promised: Sequence[Slo], slos: SloOptions,
     more = [goal.figure for goal in goals(until)] + [slo.figure for slo in promised]
     found = answers.repeats(path, figures_of(more))
     by_name = {row.figure: row.between for row in found.rows}
-    judgements = [judged(slo, by_name[slo.figure.say()], by=slos.slo_judge) for slo in promised]
+    judgements = [judged(slo, by_name[slo.figure.say()], by=slos.slo_judge) for slo in promised if by_name]
     verdicts = {name: verdict for name in found.runs if (verdict := read_verdict(path / name)) is not None}
     if json:
         document = Told(found, judgements, verdicts)

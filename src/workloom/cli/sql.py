@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from workloom.answers.sql import Answer, query
+from workloom.cli.wide import wide
 from workloom.errors import UsageError
 from workloom.report.units import text as readable
 
-WIDE = 1000
-"""Columns of what goes into a file or a pipe: there nothing is folded."""
 CELL = 48
 """Letters of a cell in a table, at most."""
 NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGEINT")
@@ -89,8 +87,7 @@ def _print_table(answer: Answer, most: int) -> None:
         table.add_column(Text(readable(column.name)), justify="right" if right else "left", overflow="fold")
     for row in shown:
         table.add_row(*(Text(_cell(cell)) for cell in row))
-    wide = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
-    wide.print(table)
+    wide().print(table)
     more = _count(rows)
     if more:
         total = len(shown) + more

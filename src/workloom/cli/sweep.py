@@ -61,8 +61,8 @@ def sweep(
     definition.open_directory(path, whole)
     with history.alone(path):
         went_on = _run(path, checked, jobs)
-        found = results(path, defined, history.last(path), question)
-        page_of(path, whole, found, question)
+        found = results(path, whole, history.last(path), question)
+        page_of(path, found, question)
     _print(found, question, form)
     print(f"sweep kept in {path}; charts and all numbers: {path / 'report.html'}", file=sys.stderr)
     if not went_on:

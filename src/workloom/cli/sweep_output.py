@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from workloom.answers.sweep.definition import Definition
 from workloom.answers.sweep.results import Question, Results
 from workloom.report.sweep import lead, sections, sweep_page, varied
 from workloom.report.terminal import print_tables
@@ -25,7 +24,7 @@ def print_table(found: Results, question: Question) -> None:
 
 
 def print_json(found: Results) -> None:
-    """All of it; figures that are infinite are null with their reason beside them."""
+    """All of it. An infinite figure is null, its `why` then empty."""
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
 
 
@@ -52,6 +51,6 @@ def print_csv(found: Results, question: Question) -> None:
         out.writerow([*cells, row.verdict or "", "yes" if best else "no", row.error.replace("\n", " ")])
 
 
-def page_of(path: Path, definition: Definition, found: Results, question: Question) -> None:
+def page_of(path: Path, found: Results, question: Question) -> None:
     """Write the page into the directory of the sweep."""
-    write_whole(path / "report.html", sweep_page(definition, found, question).encode())
+    write_whole(path / "report.html", sweep_page(found, question).encode())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclopts import CycloptsError
+from cyclopts import App, CycloptsError
 
 from workloom.answers.sweep.points import Point, Setting
 from workloom.cli.app import app
@@ -127,20 +127,35 @@ def _fault(setting: Setting) -> str:
 
 
 @cache
-def _alone(setting: Setting) -> Asked | str:
-    """What a command line with this setting and no other asks for, or what is wrong with it."""
+def _alone(setting: Setting) -> Any:
+    """The group of options that a command line with this setting alone gives; or, as a str, what is wrong with it."""
+    group, _ = _places()[setting.option]
     try:
-        _, bound, _ = app.parse_args(["run", "a trace", *_words(setting)], exit_on_error=False, print_error=False)
+        _, bound, _ = _parser(group).parse_args(_words(setting), exit_on_error=False, print_error=False)
     except CycloptsError as fault:
         return str(fault).strip()
-    return Asked([], **{name: bound.arguments[name] for name in GROUPS if name in bound.arguments})
+    return bound.arguments.get("options", GROUPS[group]())
+
+
+@cache
+def _parser(group: str) -> App:
+    """A command of one group of options: all of `workloom run` would take ten times as long to parse."""
+
+    def keep(*, options: Any) -> Any:
+        return options
+
+    kind = GROUPS[group]
+    keep.__annotations__, keep.__kwdefaults__ = {"options": kind}, {"options": kind()}
+    parser = App()
+    parser.default(keep)
+    return parser
 
 
 def _changed(asked: Asked, point: Point) -> Asked:
     """What a point asks for."""
     for setting in _settings(point):
         group, field = _places()[setting.option]
-        value = getattr(getattr(_alone(setting), group), field)
+        value = getattr(_alone(setting), field)
         asked = replace(asked, **{group: replace(getattr(asked, group), **{field: value})})
     return asked
 
@@ -152,6 +167,7 @@ def check(points: Sequence[Point], names: Sequence[str], asked: Asked, path: Pat
     option's parsing depends on another's, and what options say together is looked at for each point.
     """
     faults: Counter[str] = Counter()
+    targets: dict[str, str] = {}
     checked = []
     for point, name in zip(points, names, strict=True):
         said, wrong = options_of_point(point)
@@ -160,7 +176,7 @@ def check(points: Sequence[Point], names: Sequence[str], asked: Asked, path: Pat
             argv = ("run", *asked.trace, *words(asked, own), *said, f"--out={path / name}")
             asks = _changed(asked, point)
             checked.append(Checked(name, point, tuple(said), argv, asks))
-            wrong = _cannot(asks)
+            wrong = _cannot(asks, targets)
         faults.update(wrong)
     logs = Counter(each.asked.running.event_log for each in checked if each.asked.running.event_log is not None)
     faults.update(f"--event-log {log} is one file for several points" for log, n in logs.items() if n > 1)
@@ -177,25 +193,38 @@ def check(points: Sequence[Point], names: Sequence[str], asked: Asked, path: Pat
     return checked
 
 
-def _cannot(asked: Asked) -> list[str]:
-    """What is wrong with options that parse, as far as it shows without making a plan or asking a server."""
+def _cannot(asked: Asked, targets: dict[str, str]) -> list[str]:
+    """What is wrong with options that parse, as far as it shows without making a plan or asking a server.
+
+    `targets`: the faults of targets that were made for earlier points.
+    """
     from workloom.plan.load import check as load_faults
 
     try:
         preset = preset_of(asked.running.scenario)
     except WorkloomError as fault:
         return [_line(fault)]
-    faults = []
-    for step in (
-        lambda: options_of(asked.running, asked.text, preset),
-        lambda: target_of(asked.engine, asked.server, asked.text, asked.watch, preset),
-        lambda: faults.extend(load_faults(make_recipe(asked.trace, asked.reading, asked.load, None, preset).load)),
-    ):
-        try:
-            step()
-        except WorkloomError as fault:
-            faults.append(_line(fault))
-    return faults
+    target = repr((asked.engine, asked.server, asked.text, asked.watch, asked.running.scenario))
+    if target not in targets:
+        where = (asked.engine, asked.server, asked.text, asked.watch)
+        targets[target] = _fault_of(lambda: target_of(*where, preset))
+    faults = [
+        _fault_of(lambda: options_of(asked.running, asked.text, preset)),
+        targets[target],
+        _fault_of(lambda: make_recipe(asked.trace, asked.reading, asked.load, None, preset)),
+    ]
+    if not faults[-1]:
+        faults += load_faults(make_recipe(asked.trace, asked.reading, asked.load, None, preset).load)
+    return [fault for fault in faults if fault]
+
+
+def _fault_of(step: Callable[[], object]) -> str:
+    """What a step raises; empty for nothing."""
+    try:
+        step()
+    except WorkloomError as fault:
+        return _line(fault)
+    return ""
 
 
 def _unreadable(asked: Asked) -> list[str]:

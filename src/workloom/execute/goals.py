@@ -79,6 +79,8 @@ def goal(text: str) -> Goal:
             "this says not how well a figure must be known", where=OPTION, expected=_FORM, found=text, hint=hint
         )
     about = figure(match["figure"], OPTION)
+    if about.statistic == "max":
+        raise UsageError("a largest value grows with the run: it has no interval", where=OPTION, found=text)
     try:
         number = float(match["number"])
     except ValueError:

@@ -24,16 +24,18 @@ from msgspec import Struct
 from workloom.drive.driver import Control, Sink
 from workloom.errors import UsageError
 from workloom.execute.goals import Goal, goals, worst
-from workloom.metrics.estimate import Estimate, of_observed
+from workloom.metrics.catalog import Sample, Totals
+from workloom.metrics.estimate import Estimate, estimate
 from workloom.metrics.frame import CENSORED, Window
 from workloom.metrics.measured import Measured, measured
 from workloom.metrics.sessions import Sessions
+from workloom.metrics.uncertainty.enough import sessions_needed
 from workloom.plan import Plan
 from workloom.records import CallRecord, SessionRecord
 from workloom.store import open_run
 from workloom.store.run import write_whole
 
-FIRST = 30
+FIRST = 40
 """Sessions that have ended at the first look."""
 CONFIRM = 1.1
 """What was reached must be reached again with so many times the sessions."""
@@ -86,6 +88,7 @@ class Pace:
 
     def __init__(self, asked: Sequence[Goal]) -> None:
         self.next = FIRST
+        self._least = max((sessions_needed(goal.figure) for goal in asked), default=FIRST)
         self.until = Until([goal.say() for goal in asked])
         self._before: Check | None = None
 
@@ -99,17 +102,16 @@ class Pace:
         if check.reached and before is not None and before.reached:
             self.until.verdict = "reached"
             return True
-        self.next = max(check.sessions + 1, math.ceil(check.sessions * _growth(check)))
+        self.next = max(check.sessions + 1, math.ceil(check.sessions * self._growth(check)))
         return False
 
-
-def _growth(check: Check) -> float:
-    if check.reached:
-        return CONFIRM
-    if check.times is None:
-        return BLIND
-    low, high = GROWTH
-    return min(max(check.times**2, low), high)
+    def _growth(self, check: Check) -> float:
+        if check.reached:
+            return CONFIRM
+        low, high = GROWTH
+        if check.times is not None:
+            return min(max(check.times**2, low), high)
+        return min(max(self._least / check.sessions, BLIND), high)
 
 
 def look(run: Measured, asked: Sequence[Goal], sessions: int) -> Check:
@@ -119,26 +121,33 @@ def look(run: Measured, asked: Sequence[Goal], sessions: int) -> Check:
     never = []
     for goal in asked:
         try:
-            observed = goal.figure.observe(run)
+            found = estimate(run, goal.figure)
         except UsageError as fault:  # no call of that role yet
             estimates.append(Estimate(goal.figure.say(), None, why=f"not enough data: {fault.what}"))
             continue
-        estimate = of_observed(goal.figure, observed)
-        estimates.append(estimate)
-        if observed is None:
-            never.append(f"{goal.figure.say()}: this run cannot say")
-        elif _lost(goal, estimate):
-            never.append(f"{goal.figure.say()} is infinite: too many calls fail")
-    ended = int((run.due & (run.calls.status != CENSORED)).sum())
-    times = worst(asked, estimates)
+        estimates.append(found)
+        if found.value is None or math.isinf(found.value):
+            why = _lost(goal, goal.figure.observe(run), found.sessions)
+            never += [f"{goal.figure.say()}: {why}"] if why else []
+    times, ended = worst(asked, estimates), int((run.due & (run.calls.status != CENSORED)).sum())
     return Check(run.window.end_ns, sessions, ended, estimates, None if math.isinf(times) else times, never)
 
 
-def _lost(goal: Goal, estimate: Estimate) -> bool:
-    """Whether more sessions cannot help: one failure makes a mean infinite for good, many make a percentile so."""
-    if estimate.value is None or not math.isinf(estimate.value):
-        return False
-    return goal.figure.quantile is None or (estimate.low is not None and math.isinf(estimate.low))
+def _lost(goal: Goal, observed: Sample | Totals | None, sessions: int) -> str:
+    """Why more sessions cannot help; empty where they can. One failure makes a mean infinite for good, and a percentile
+    is when clearly more fail than lie beyond it: by three standard errors of the share, as if a session were a value.
+    """
+    if observed is None:
+        return "this run cannot say"
+    if isinstance(observed, Totals) or not np.isinf(observed.values).any():
+        return ""
+    level = goal.figure.quantile
+    if level is None:
+        return "a call that failed makes it infinite for good"
+    there = observed.values[~np.isnan(observed.values)]
+    failed = float(np.mean(np.isinf(there)))
+    clear = failed - 3 * math.sqrt(failed * (1 - failed) / max(sessions, 1)) > 1 - level
+    return f"{failed:.0%} of the values are failures, so it is infinite" if clear else ""
 
 
 def recorded(path: Path, window: Window) -> Measured:

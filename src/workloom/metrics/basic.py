@@ -76,7 +76,8 @@ def _told(run: Measured, took_ns: Floats, end_ns: Floats) -> Sample | None:
     calls = run.calls
     if not np.isfinite(calls.admitted_ns[run.due]).any():
         return None
-    values = np.where(calls.failed & np.isnan(took_ns), np.inf, took_ns / NS)
+    never = calls.failed & np.isnan(took_ns) & np.isnan(calls.first_ns)  # a first token came: it had begun, unsaid when
+    values = np.where(never, np.inf, took_ns / NS)
     return _of_due(run, values, (calls.status == CENSORED) & np.isnan(end_ns))
 
 

@@ -82,12 +82,13 @@ class Metric:
 @cache
 def catalog() -> dict[str, Metric]:
     """All metrics by name."""
-    from workloom.metrics import basic, cost, delivery, fairness, overlap, work, workflow
+    from workloom.metrics import basic, cost, delivery, fairness, goodput, overlap, work, workflow
 
     return _by_name(
         [
             *basic.METRICS,
             *delivery.METRICS,
+            *goodput.METRICS,
             *workflow.METRICS,
             *work.METRICS,
             *overlap.METRICS,

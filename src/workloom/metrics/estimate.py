@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
-from workloom import seeds
 from workloom.metrics.catalog import Sample, Totals
 from workloom.metrics.figure import Figure
 from workloom.metrics.measured import Measured
 from workloom.metrics.stats import Floats
-
-REPEATS = 400
+from workloom.metrics.uncertainty import blocks as over
+from workloom.metrics.uncertainty import enough, quantile
+from workloom.metrics.uncertainty.ratio import Begun, Ratio, begun, below, of_totals, of_values
 
 
 class Estimate(Struct, frozen=True):
@@ -36,6 +38,10 @@ class Estimate(Struct, frozen=True):
     censored: int = 0
     why: str = ""
     """`not enough data: ...` where a value or its interval is withheld."""
+    blocks: int = 0
+    """Blocks of neighbouring sessions that the interval rests on."""
+    runs: int = 1
+    """Runs with seeds of their own that it comes from."""
 
     @property
     def enough(self) -> bool:
@@ -45,64 +51,129 @@ class Estimate(Struct, frozen=True):
 
 def estimate(run: Measured, figure: Figure, *, level: float = 0.95, seed: int = 0) -> Estimate:
     """One figure of a run."""
-    return of_observed(figure, figure.observe(run), level=level, seed=seed)
+    return estimates(run, [figure], level=level, seed=seed)[0]
 
 
 def estimates(run: Measured, figures: Iterable[Figure], *, level: float = 0.95, seed: int = 0) -> list[Estimate]:
     """Several figures of a run; each metric is observed once."""
     found: dict[tuple[str, object], Sample | Totals | None] = {}
+    when = begun(run)
     out = []
     for figure in figures:
         key = (figure.metric, figure.of)
         if key not in found:
             found[key] = figure.observe(run)
-        out.append(of_observed(figure, found[key], level=level, seed=seed))
+        out.append(of_observed(figure, found[key], level=level, seed=seed, begun=when))
     return out
 
 
-def of_observed(figure: Figure, observed: Sample | Totals | None, *, level: float = 0.95, seed: int = 0) -> Estimate:
-    """A figure of what was observed of its metric. PROVISIONAL: a plain percentile bootstrap over sessions."""
-    name = figure.say()
+def of_observed(
+    figure: Figure,
+    observed: Sample | Totals | None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    begun: Begun | None = None,
+) -> Estimate:
+    """A figure of what was observed of its metric.
+
+    `begun` says when sessions were due. Totals over a stretch of time need it for their intervals: how often sessions
+    came is part of them.
+    """
+    return parts(figure, observed, level=level, seed=seed, begun=begun).estimate
+
+
+class Parts(NamedTuple):
+    """An estimate, and what each session adds to its error: `ratio.apart` x `slope`, in units of the value.
+
+    No ratio where there is no interval, or an infinite one.
+    """
+
+    estimate: Estimate
+    ratio: Ratio | None = None
+    slope: float = 1.0
+
+
+def parts(
+    figure: Figure, observed: Sample | Totals | None, *, level: float, seed: int, begun: Begun | None = None
+) -> Parts:
+    """As `of_observed`, for those who compare."""
+    told = Estimate(figure.say(), None, level=level)
     if observed is None:
-        return Estimate(name, None, level=level, why="not enough data: this run cannot say")
-    rng = seeds.stream(seed, "bootstrap", name)
+        return Parts(replace(told, why="not enough data: this run cannot say"))
     if isinstance(observed, Totals):
-        sessions, codes = np.unique(observed.session, return_inverse=True)
-        n = len(sessions)
-        part = np.bincount(codes, observed.part, n)
-        fixed = not isinstance(observed.whole, np.ndarray)
-        whole = np.full(n, float(observed.whole) / max(n, 1)) if fixed else np.bincount(codes, observed.whole, n)
-        if not n or not whole.sum():
-            return Estimate(name, None, level=level, why="not enough data: nothing of it in the window")
-        draws = rng.multinomial(n, np.full(n, 1 / n), size=REPEATS)
-        values = draws @ part / (whole.sum() if fixed else draws @ whole)
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        return Estimate(name, float(part.sum() / whole.sum()), float(low), float(high), level, len(observed.part), n)
+        return _of_totals(figure, told, observed, seed, begun)
     there = ~np.isnan(observed.values)
-    values, owner = observed.values[there], observed.session[there]
-    weights = np.ones(len(values)) if observed.weights is None else observed.weights[there]
-    if not len(values):
-        return Estimate(name, None, level=level, censored=observed.censored, why="not enough data: no value")
-    order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order]
-    sessions, codes = np.unique(owner[order], return_inverse=True)
-    n = len(sessions)
-    value = _statistic(figure, values, weights)
-    found = []
-    for _ in range(REPEATS):
-        drawn = np.bincount(rng.integers(n, size=n), minlength=n)
-        found.append(_statistic(figure, values, weights * drawn[codes]))
-    low, high = np.quantile(np.array(found), [(1 - level) / 2, (1 + level) / 2], method="nearest")
-    return Estimate(name, value, float(low), float(high), level, int(weights.sum()), n, censored=observed.censored)
-
-
-def _statistic(figure: Figure, values: Floats, weights: Floats) -> float:
-    if figure.statistic == "mean":
-        return float(np.average(values, weights=weights))
+    values, session = observed.values[there], observed.session[there]
+    weights = None if observed.weights is None else observed.weights[there]
+    n = len(values) if weights is None else int(weights.sum())
+    told = replace(told, values=n, sessions=len(np.unique(session)), censored=observed.censored)
+    if refused := enough.too_many_censored(figure, n, observed.censored):
+        return Parts(replace(told, why=refused))
+    if not n:
+        return Parts(replace(told, why="not enough data: no value"))
+    if figure.quantile is not None:
+        return _quantile(figure, told, values, session, weights)
     if figure.statistic == "max":
-        return float(values[-1])
+        why = "not enough data: a largest value has no interval, it grows with the run"
+        return Parts(replace(told, value=float(values.max()), why=why))
+    if np.isinf(values).any():
+        return Parts(replace(told, value=np.inf, low=np.inf, high=np.inf))
+    return _about_mean(figure, told, of_values(values, session, weights), seed)
+
+
+def _of_totals(figure: Figure, told: Estimate, observed: Totals, seed: int, begun: Begun | None) -> Parts:
+    ratio = of_totals(observed, begun)
+    if ratio is None:
+        return Parts(replace(told, why="not enough data: nothing of it in the window"))
+    told = replace(told, values=len(observed.part), sessions=len(ratio.whole))
+    if begun is None and not isinstance(observed.whole, np.ndarray):
+        why = "not enough data: it is not known when the sessions began"
+        return Parts(replace(told, value=ratio.value, why=why))
+    return _about_mean(figure, told, ratio, seed)
+
+
+def _about_mean(figure: Figure, told: Estimate, ratio: Ratio, seed: int) -> Parts:
+    """A mean, a share or a rate."""
+    told = replace(told, value=ratio.value)
+    if told.sessions > 1:
+        error, blocks = over.spread(ratio)
+        told = replace(told, effective=_effective(ratio, error, told), blocks=blocks)
+    if why := enough.interval_withheld(figure, told):
+        return Parts(replace(told, why=why))
+    low, high = over.drawn_limits(ratio, blocks, told.level, seed, told.figure)
+    return Parts(replace(told, low=ratio.value - high * error, high=ratio.value - low * error), ratio)
+
+
+def _quantile(figure: Figure, told: Estimate, values: Floats, session: Floats, weights: Floats | None) -> Parts:
     level = figure.quantile
     assert level is not None
-    upto = np.cumsum(weights)
-    at = int(np.searchsorted(upto, level * (upto[-1] - 1), side="right"))
-    return float(values[min(at, len(values) - 1)])
+    order = np.argsort(values, kind="stable")
+    values, session = values[order], session[order]
+    weights = None if weights is None else weights[order]
+    value = quantile.of_sorted(values, weights, level)
+    ratio, where = below(values, session, weights, value, level)
+    if told.sessions > 1:
+        error, blocks = over.spread(ratio)
+        told = replace(told, effective=_effective(ratio, error, told), blocks=blocks)
+    if why := enough.value_withheld(figure, told):
+        return Parts(replace(told, why=why))
+    told = replace(told, value=value)
+    if why := enough.interval_withheld(figure, told):
+        return Parts(replace(told, why=why))
+    limits = quantile.interval(values, weights, where, ratio, level, told.level, blocks)
+    if limits is None:
+        return Parts(
+            replace(told, why=f"not enough data: the interval of the {figure.statistic} ends beyond all values")
+        )
+    low, high = min(limits[0], value), max(limits[1], value)
+    told = replace(told, low=low, high=high)
+    if not np.isfinite(high):
+        return Parts(told)
+    slope = (low - high) / (2 * over.t_limits(told.level, blocks)[1] * error) if error > 0 else 0.0
+    return Parts(told, ratio, slope)
+
+
+def _effective(ratio: Ratio, error: float, told: Estimate) -> float:
+    """As many independent values have this standard error; never more than there are."""
+    return min(ratio.spread / error**2, float(told.values)) if error > 0 else float(told.values)

@@ -5,12 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from msgspec import Struct
+
+from workloom.metrics.frame import Bools
+from workloom.metrics.stats import Floats
 
 if TYPE_CHECKING:
     from workloom.store.manifest import Manifest
 
 PER_MTOK = 1e6
+
+
+class Limit(Struct, frozen=True):
+    """`metric` of one call (gap, task, session) may be `at_most` so much, in the metric's unit."""
+
+    metric: str
+    at_most: float
+    strict: bool = False
+    """Less than that, not equal."""
+    statistic: str = ""
+    """Of a metric of gaps: which statistic of a call's own gaps: mean, max or pNN (default p95)."""
+    of: tuple[tuple[str, str], ...] = ()
+    """Only of calls like this; the others keep it."""
+
+    def kept(self, values: Floats) -> Bools:
+        """Which values keep it; what there is not does."""
+        with np.errstate(invalid="ignore"):
+            within: Bools = (values < self.at_most) if self.strict else (values <= self.at_most)
+        return within | np.isnan(values)
 
 
 class Given(Struct, frozen=True):
@@ -26,6 +49,8 @@ class Given(Struct, frozen=True):
     usd_per_mtok_output: float | None = None
     power_w: float | None = None
     """Power of one GPU; None: what the servers' samples say, if they do."""
+    limits: tuple[Limit, ...] = ()
+    """What was promised of every call, task or session: goodput is what kept them."""
 
     @property
     def tokens_priced(self) -> bool:

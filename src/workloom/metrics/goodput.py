@@ -18,34 +18,28 @@ from msgspec import Struct
 
 from workloom.clock import NS
 from workloom.errors import UsageError
-from workloom.metrics.catalog import Of, Sample, Totals, find
+from workloom.metrics.catalog import Metric, Of, Sample, Totals, find
 from workloom.metrics.chunks import gaps_by_call_s
 from workloom.metrics.delivery import ended
-from workloom.metrics.figure import By
 from workloom.metrics.frame import CENSORED, OK, Bools, Window
+from workloom.metrics.given import Limit
 from workloom.metrics.groups import rows_of
 from workloom.metrics.measured import Measured
 from workloom.metrics.stats import Floats
 from workloom.metrics.workflow.tasks import Tasks, tasks
 
-
-class Limit(Struct, frozen=True):
-    """`metric` of one call (gap, task, session) may be `at_most` so much, in the metric's unit."""
-
-    metric: str
-    at_most: float
-    strict: bool = False
-    """Less than that, not equal."""
-    statistic: str = ""
-    """Of a metric of gaps: which statistic of a call's own gaps: mean, max or pNN (default p95)."""
-    of: tuple[tuple[By, str], ...] = ()
-    """Only of calls like this; the others keep it."""
-
-    def kept(self, values: Floats) -> Bools:
-        """Which values keep it; what there is not does."""
-        with np.errstate(invalid="ignore"):
-            within: Bools = (values < self.at_most) if self.strict else (values <= self.at_most)
-        return within | np.isnan(values)
+__all__ = [
+    "METRICS",
+    "Goodput",
+    "Limit",
+    "Rate",
+    "goodput",
+    "goodput_calls_per_s",
+    "goodput_sessions_per_s",
+    "goodput_tasks_per_s",
+    "meets",
+    "met_share",
+]
 
 
 class Rate(Struct, frozen=True):
@@ -154,27 +148,39 @@ def _sessions_good(run: Measured, limits: Sequence[Limit], good: Bools) -> Bools
     return kept
 
 
-def goodput_calls_per_s(run: Measured, limits: Sequence[Limit]) -> Totals | None:
-    """Calls that ended well in the window and kept every limit / its seconds; never more than `calls_per_s`."""
+def goodput_calls_per_s(run: Measured, limits: Sequence[Limit] | None = None) -> Totals | None:
+    """Calls that ended well in the window and kept every limit / its seconds; never more than `calls_per_s`. The
+    limits are those of the SLOs (`--slo`); without any there is no goodput."""
+    if (limits := _limits(run, limits)) is None:
+        return None
     there = ended(run) | run.due
     good = ended(run) & meets(run, limits)
     return _per_s(run, good[there], run.calls.instance[there])
 
 
-def goodput_tasks_per_s(run: Measured, limits: Sequence[Limit]) -> Totals | None:
-    """Tasks that ended well in the window and kept every limit / its seconds."""
+def goodput_tasks_per_s(run: Measured, limits: Sequence[Limit] | None = None) -> Totals | None:
+    """Tasks that ended well in the window and kept every limit, each of their calls included / its seconds."""
+    if (limits := _limits(run, limits)) is None:
+        return None
     found, kept = _tasks_good(run, limits, meets(run, limits))
     inside = run.window.holds(found.done_ns)
     there = inside | run.window.holds(found.due_ns)
     return _per_s(run, (kept & inside)[there], found.instance[there])
 
 
-def goodput_sessions_per_s(run: Measured, limits: Sequence[Limit]) -> Totals | None:
-    """Sessions that ended well in the window and kept every limit / its seconds."""
+def goodput_sessions_per_s(run: Measured, limits: Sequence[Limit] | None = None) -> Totals | None:
+    """Sessions that ended well in the window and kept every limit, each of their calls included / its seconds."""
+    if (limits := _limits(run, limits)) is None:
+        return None
     kept = _sessions_good(run, limits, meets(run, limits))
     inside = run.window.holds(run.sessions.end_ns)
     there = inside | run.window.holds(run.sessions.due_ns)
     return _per_s(run, (kept & inside)[there], run.sessions.instance[there])
+
+
+def _limits(run: Measured, limits: Sequence[Limit] | None) -> Sequence[Limit] | None:
+    """Those that are asked for, else those that the run was given; None: nothing was promised."""
+    return (run.given.limits or None) if limits is None else limits
 
 
 def _per_s(run: Measured, good: Bools, instance: Floats) -> Totals | None:
@@ -233,3 +239,27 @@ def _rate(run: Measured, over: Bools, kept: Bools, share: Totals) -> Rate:
     n, seconds = int((over & kept).sum()), run.window.seconds
     met = float(share.part.mean()) if len(share.part) else None
     return Rate(int(over.sum()), n, n / seconds if seconds > 0 else None, met)
+
+
+def good_calls(run: Measured) -> Totals | None:
+    """SLO attainment of calls: of those due in the window that had an outcome, the ones that ended well and kept every
+    limit. What the end of the run cut off is in neither; failed calls and those that were never sent keep none."""
+    return met_share(run, run.given.limits, "call") if run.given.limits else None
+
+
+def good_tasks(run: Measured) -> Totals | None:
+    """SLO attainment of tasks: of those due in the window that had an outcome, the ones that ended well and kept every
+    limit, as did each of their calls."""
+    return met_share(run, run.given.limits, "task") if run.given.limits else None
+
+
+METRICS = (
+    Metric(
+        *("goodput_calls_per_s", "goodput in calls", "1/s", "run", "higher", goodput_calls_per_s, ("goodput",)),
+        also="AIPerf, vLLM: request goodput, where a limit on TPOT stands for the gaps",
+    ),
+    Metric("goodput_tasks_per_s", "goodput in tasks", "1/s", "run", "higher", goodput_tasks_per_s),
+    Metric("goodput_sessions_per_s", "goodput in sessions", "1/s", "run", "higher", goodput_sessions_per_s),
+    Metric("good_call_share", "calls that kept every SLO", "share", "run", "higher", good_calls, ("attainment",)),
+    Metric("good_task_share", "tasks that kept every SLO", "share", "run", "higher", good_tasks),
+)

@@ -10,14 +10,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from workloom.metrics.fairness import Spread
+from workloom.metrics.known import answers
 from workloom.metrics.server import HitRate, ServerSide
 from workloom.metrics.stats import LEVELS, Stats
 from workloom.metrics.summary import Summary
-from workloom.metrics.tables import table as estimates_table
 from workloom.metrics.text import digits, duration
 from workloom.metrics.tool import Tool
-from workloom.metrics.workflow.explain import table as workflow_tables
 
 ROWS = {
     "ttft_s": "TTFT",
@@ -59,32 +57,9 @@ def parts(summary: Summary, title: str = "run") -> list[RenderableType]:
     out += [Text(LEGEND, style="dim"), _work(summary)]
     if summary.errors:
         out.append(_errors(summary))
-    out += _answers(summary)
+    out += answers(summary)
     out += [_tool(summary), Text(), Text(in_words(summary))]
     return out
-
-
-def _answers(summary: Summary) -> list[RenderableType]:
-    """How well the main figures are known, where the time went, and whether sessions were served alike."""
-    out: list[RenderableType] = []
-    if summary.estimates:
-        out += [Text(), estimates_table(summary.estimates, "How well the figures are known")]
-    if summary.fairness:
-        out.append(Text(_fairness(summary.fairness), style="dim"))
-    if summary.workflow is not None and (told := workflow_tables(summary.workflow)):
-        out += [Text(), *told]
-    return [*out, Text()] if out else out
-
-
-def _fairness(spreads: list[Spread]) -> str:
-    """How far the sessions that were served worst are from the middle."""
-    names = {"session_ttft_s": "mean TTFT", "slowdown": "slowdown"}
-    said = []
-    for each in spreads:
-        if each.ratio is not None:
-            known = "" if each.low is None or each.high is None else f" ({each.low:.2f} to {each.high:.2f})"
-            said.append(f"p95 / p50 of {names[each.metric]} {each.ratio:.2f}{known}")
-    return f"Spread over {_many(spreads[0].sessions, 'session')}: {', '.join(said)}." if said else ""
 
 
 def in_words(summary: Summary) -> str:

@@ -77,8 +77,8 @@ def _streams(run: Measured) -> Streams:
 def ended_ns(calls: Calls) -> Floats:
     """When each call left the air: at the end of its stream, or when it was last heard of; nan where the end of the run
     cut it off, or it never left."""
-    heard_ns = np.where(calls.status == CENSORED, np.nan, np.fmax(calls.sent_ns, calls.last_ns))
-    return np.where(np.isnan(calls.done_ns), heard_ns, calls.done_ns)
+    end_ns = np.where(np.isnan(calls.done_ns), np.fmax(calls.sent_ns, calls.last_ns), calls.done_ns)
+    return np.where(calls.status == CENSORED, np.nan, end_ns)
 
 
 def _held_token_s(chunks: Chunks, end_ns: Floats) -> Floats:

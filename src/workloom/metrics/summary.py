@@ -21,6 +21,7 @@ from workloom.metrics.server import HitRate, ServerSide, Timeline, hit_rate, ser
 from workloom.metrics.stats import Floats, Stats, stats
 from workloom.metrics.streams import streams
 from workloom.metrics.tool import Tool, judge, seen
+from workloom.metrics.uncertainty.stationary import IN_FLIGHT, Stationarity, stationarity
 from workloom.metrics.workflow.explain import Explanation, explain
 from workloom.records import CallRecord, ServerSample, SessionRecord
 from workloom.store import Run
@@ -88,6 +89,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """The main figures with their uncertainty."""
     workflow: Explanation | None = None
     """Where the time of sessions and tasks went, and what would shorten it."""
+    stationarity: list[Stationarity] = []
+    """Whether TTFT, E2E and the calls in flight had settled."""
     fairness: list[Spread] = []
     """How unequal the sessions were: p95 / p50 of mean TTFT, and of slowdown where it is known."""
 
@@ -130,7 +133,10 @@ def answers_of(run: Measured) -> Summary:
         pairs.append(("slowdown", slow.values))
     found = [spread(name, values) for name, values in pairs]
     fairness = [each for each in found if each is not None]
-    return structs.replace(plain, estimates=headline(run), workflow=explain(run), fairness=fairness)
+    settled = [stationarity(run, name) for name in ("ttft_s", "e2e_s", IN_FLIGHT)]
+    return structs.replace(
+        plain, estimates=headline(run), workflow=explain(run), stationarity=settled, fairness=fairness
+    )
 
 
 def summary_of(run: Measured) -> Summary:

@@ -33,15 +33,19 @@ def interval(estimate: Estimate) -> str:
     return f"{low} to {high}"
 
 
-def table(estimates: Sequence[Estimate], title: str = "") -> Table:
-    """Figures below one another, with interval, number of values and of sessions; or why there is none."""
+def table(estimates: Sequence[Estimate], title: str = "", *, values: bool = True) -> Table:
+    """Figures below one another, with interval, number of values and of sessions; or why there is none.
+
+    Without the number of `values` most of them fit into 80 columns unbroken.
+    """
     level = f"{100 * estimates[0].level:g} %" if estimates else "95 %"
     out = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     out.show_edge = False
     out.add_column("figure", no_wrap=True)
     out.add_column("value", justify="right", no_wrap=True)
     out.add_column(f"{level} interval")
-    out.add_column("values", justify="right", no_wrap=True)
+    if values:
+        out.add_column("values", justify="right", no_wrap=True)
     out.add_column("sessions", justify="right", no_wrap=True)
     for estimate in estimates:
         said = Text(interval(estimate))
@@ -49,7 +53,8 @@ def table(estimates: Sequence[Estimate], title: str = "") -> Table:
             said = Text(estimate.why, style="yellow") if not said.plain else said.append(f"; {estimate.why}", "yellow")
         behind = f"{estimate.values:,}" + (f" (+{estimate.censored:,})" if estimate.censored else "")
         value = quantity(estimate.value, about(estimate).unit)
-        out.add_row(Text(estimate.figure), value, said, behind, f"{estimate.sessions:,}")
+        counts = (behind, f"{estimate.sessions:,}") if values else (f"{estimate.sessions:,}",)
+        out.add_row(Text(estimate.figure), value, said, *counts)
     return out
 
 

@@ -8,10 +8,13 @@ import numpy as np
 
 from workloom.clock import NS
 from workloom.metrics.catalog import Metric, Sample, Totals
+from workloom.metrics.delivery import ended
 from workloom.metrics.frame import CENSORED, Bools
 from workloom.metrics.measured import Measured
+from workloom.metrics.server import server_side
 from workloom.metrics.stats import Floats
 from workloom.metrics.streams import ended_ns, streams
+from workloom.metrics.workflow.tasks import tasks
 
 
 def prompt_reuse_ratio(run: Measured) -> Totals | None:
@@ -85,6 +88,21 @@ def _block_tokens(run: Measured) -> float | None:
     return float(sizes[0]) if sizes and min(sizes) == max(sizes) > 0 else None
 
 
+def preemptions_ratio(run: Measured) -> Totals | None:
+    """Times that servers put a running request back to wait for want of KV blocks / calls that ended well in the
+    window; by the servers' own counters. What it had computed is computed again, unseen by hit rates."""
+    side = server_side(run.samples, run.window)
+    if side is None or "preemptions" not in side.growth:
+        return None
+    there = ended(run) | run.due
+    sessions, each = np.unique(run.calls.instance[there], return_inverse=True)
+    if not ended(run).any():
+        return None
+    rows = np.bincount(each, minlength=len(sessions))
+    part = side.growth["preemptions"] / len(sessions) / rows[each]  # nobody says whose: every session bears its part
+    return Totals(part, ended(run)[there].astype(np.float64), run.calls.instance[there])
+
+
 def _sent(run: Measured) -> Bools:
     return run.due & np.isfinite(run.calls.sent_ns)
 
@@ -124,6 +142,17 @@ def session_kv_token_s(run: Measured) -> Sample:
     return Sample(sums[there].astype(np.float64), sessions.instance[there], censored=cut_off)
 
 
+def task_kv_token_s(run: Measured) -> Sample:
+    """KV-seconds of a task: the sum over its calls, whether they ended well or not; of tasks due in the window that
+    came to their end, and of which all calls are in the run."""
+    found = tasks(run)
+    rows = np.flatnonzero(found.of >= 0)
+    sums = np.bincount(found.of[rows], weights=np.nan_to_num(held_token_s(run)[rows]), minlength=len(found))
+    due = run.window.holds(found.due_ns) & ~found.partial & ~found.never_begun
+    there, cut_off = due & ~found.censored, int((due & found.censored).sum())
+    return Sample(sums[there].astype(np.float64), found.instance[there].astype(np.float64), censored=cut_off)
+
+
 METRICS = (
     Metric(
         *("prompt_reuse_ratio", "prompt reuse", "share", "run", "neither", prompt_reuse_ratio, ("prompt_reuse",)),
@@ -148,6 +177,8 @@ METRICS = (
         *("eviction_share", "prefilled again, whole blocks", "share", "run", "lower", eviction_share),
         of_calls=True,
     ),
+    Metric("preemptions_ratio", "preemptions a call", "ratio", "run", "lower", preemptions_ratio, ("preemptions",)),
     Metric("kv_token_s", "KV-seconds a call", "token-s", "call", "lower", kv_token_s),
     Metric("session_kv_token_s", "KV-seconds a session", "token-s", "session", "lower", session_kv_token_s),
+    Metric("task_kv_token_s", "KV-seconds a task", "token-s", "task", "lower", task_kv_token_s),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from math import log2
 
 from workloom.answers.probe import Cache, Decode, Prefill, Stress
 from workloom.answers.probe.fit import Fit, Term
@@ -13,7 +15,7 @@ from workloom.report.page import Section
 from workloom.report.table import Column, Table
 from workloom.report.units import Cell, text
 
-WIDTH = 24
+WIDTH = 10
 """Letters of the longest bar."""
 
 
@@ -40,14 +42,26 @@ def bar(value: float | None, most: float) -> str:
 
 
 def between(low: float | None, high: float | None, unit: str) -> str:
-    """An interval to read."""
-    return "–" if low is None or high is None else f"{text(low, unit)} to {text(high, unit)}"
+    """An interval to read; `all alike` where its ends are."""
+    if low is None or high is None:
+        return "–"
+    one, two = text(low, unit), text(high, unit)
+    return "all alike" if one == two else f"{one} to {two}"
 
 
 def spread(one: Middle, unit: str) -> str:
-    """The interval of a median; the confidence where it is not 95 %."""
-    said = between(one.low, one.high, unit)
-    return said if one.level >= 0.95 or not one.n else f"{said} ({one.level:.0%})"
+    """The interval of a median."""
+    return between(one.low, one.high, unit)
+
+
+def confidence(middles: Iterable[Middle]) -> str:
+    """What the intervals of a table are worth."""
+    levels = [each.level for each in middles if each.n]
+    least = min(levels, default=0.0)
+    if not levels:
+        return ""
+    few = "" if least >= 0.95 else ": more --repeats carry 95%"
+    return f"Medians; intervals from the order of the repeats, {least:.0%} or more{few}."
 
 
 # -- prefill
@@ -70,15 +84,20 @@ def _prefill(found: Prefill) -> list[Section]:
     columns = (
         Column("prompt tokens"),
         Column("TTFT", "s"),
-        Column("95% interval", align="left"),
+        Column("interval", align="left"),
         Column("fit", "s"),
         Column("tokens/s"),
         Column("", align="left"),
         Column("calls", align="left"),
     )
-    tables = [Table("TTFT of cold prompts, one at a time (medians)", columns, rows)]
+    note = confidence(each.ttft_s for each in found.lengths)
+    tables = [Table("TTFT of cold prompts, one at a time", columns, rows, note)]
     if found.fit is not None:
-        since = "" if not found.holds_from_tokens else f"; holds from {text(round(found.holds_from_tokens))} tokens on"
+        since = (
+            "; too far to hold"
+            if not found.holds_from_tokens
+            else f"; holds from {text(round(found.holds_from_tokens))} tokens on"
+        )
         floor = "" if found.floor_s is None else f"; below, TTFT is about {text(found.floor_s, 's')}"
         title = "TTFT = fixed + token * n + pair * n^2 / 2"
         tables.append(_terms(title, found.fit, f"{_off(found.fit)}{since}{floor}."))
@@ -117,7 +136,7 @@ _TERMS = {
 
 
 def _terms(title: str, fit: Fit, note: str) -> Table:
-    columns = (Column("term", align="left"), Column("value"), Column("95% interval", align="left"))
+    columns = (Column("term", align="left"), Column("value"), Column("interval", align="left"))
     return Table(title, columns, tuple(_term(term) for term in fit.terms), note)
 
 
@@ -147,22 +166,24 @@ def _decode(found: Decode) -> list[Section]:
             cell.tbc_p95_s.value,
             cell.user_tokens_per_s,
             cell.tokens_per_s.value,
-            bar(cell.tokens_per_s.value, most) or cell.why,
+            bar(cell.tokens_per_s.value, most),
         )
         for cell in sorted(found.cells, key=lambda cell: (cell.prompt_tokens, cell.batch))
     )
+    whys = [f"batch {cell.batch}, prompts of {cell.prompt_tokens:,}: {cell.why}" for cell in found.cells if cell.why]
     columns = (
         Column("batch"),
         Column("context"),
         Column("a token", "s"),
-        Column("95% interval", align="left"),
+        Column("interval", align="left"),
         Column("TBC p50", "s"),
         Column("p95", "s"),
         Column("tokens/s each"),
         Column("in all"),
         Column("", align="left"),
     )
-    tables = [Table("Decoding with all streams at once (medians over bursts)", columns, rows)]
+    note = " ".join([confidence(cell.token_s for cell in found.cells), *(f"{why}." for why in whys)])
+    tables = [Table("Decoding with all streams at once", columns, rows, note)]
     if found.fit is not None:
         title = "A token = step + stream * batch + token of context * batch * context"
         tables.append(_terms(title, found.fit, f"{_off(found.fit)}."))
@@ -210,10 +231,11 @@ def _cache(found: Cache) -> list[Section]:
         Column("TTFT cold", "s"),
         Column("TTFT cached", "s"),
         Column("speed-up"),
-        Column("95% interval", align="left"),
+        Column("interval", align="left"),
         Column("found of what was seen", "share"),
     )
-    out = [Section("hits", "Cached against cold", _blocks(found), (Table("Pairs of equal length", columns, rows),))]
+    table = Table("Pairs of equal length", columns, rows, confidence(hit.speedup for hit in found.hits))
+    out = [Section("hits", "Cached against cold", _blocks(found), (table,))]
     if found.pressure:
         lead = f"Held for reuse: {_say(found.capacity_tokens, '', 'tokens')}."
         out.append(_survival("pressure", "Under pressure", lead, found.pressure, "tokens of others", ""))
@@ -245,17 +267,27 @@ def _say(where: Bracket | None, unit: str, noun: str) -> str:
         return f"{text(where.low, unit)}{noun} or more"
     if where.low is None:
         return f"less than {text(where.high, unit)}{noun}"
-    return f"{text(where.low, unit)} to {text(where.high, unit)}{noun}"
+    one, two = text(where.low, unit), text(where.high, unit)
+    return f"{one}{noun}" if one == two else f"{one} to {two}{noun}"
 
 
 def _survival(key: str, title: str, lead: str, asked: Sequence[Asked], what: str, unit: str) -> Section:
-    columns = (Column(what, unit), Column("found", "share"), Column("", align="left"))
-    rows = tuple((each.age, each.kept, "cannot tell" if each.kept is None else bar(each.kept, 1.0)) for each in asked)
+    columns = (Column(what, unit), Column("prefixes"), Column("found", "share"), Column("", align="left"))
+    rows = tuple(_group(some) for _, some in groupby(asked, key=lambda each: round(4 * log2(max(each.age, 1e-3)))))
     dots = Series("prefix", tuple(each.age for each in asked), tuple(each.kept for each in asked))
     figure = Figure(
         key, f"What is found again: {what}", "dots", Axis(what, unit, log=True), Axis("found", "share"), (dots,)
     )
     return Section(key, title, lead, (Table(f"Prefixes by age ({what})", columns, rows),), (figure,))
+
+
+def _group(some: Iterable[Asked]) -> tuple[Cell, ...]:
+    """Prefixes of about one age (within a fifth): how many, and what was found of them."""
+    there = list(some)
+    told = [each.kept for each in there if each.kept is not None]
+    share = sum(told) / len(told) if told else None
+    age = sum(each.age for each in there) / len(there)
+    return age, len(there), share, "cannot tell" if share is None else bar(share, 1.0)
 
 
 # -- stress
@@ -268,9 +300,8 @@ def _stress(found: Stress) -> list[Section]:
         (
             level.concurrency,
             level.output_tokens_per_s,
-            between(level.low, level.high, ""),
+            _half(level.low, level.output_tokens_per_s),
             level.user_tokens_per_s,
-            level.ended_per_s,
             *(each.value for each in level.figures),
             level.failed,
             bar(level.output_tokens_per_s, most),
@@ -280,10 +311,9 @@ def _stress(found: Stress) -> list[Section]:
     columns = (
         Column("at once"),
         Column("tokens/s"),
-        Column("95% interval", align="left"),
+        Column("±", "share"),
         Column("each"),
-        Column("calls/s"),
-        *(Column(name, "s") for name in names),
+        *(Column(name.replace("_", " ").upper().replace(" P", " p"), "s") for name in names),
         Column("failed"),
         Column("", align="left"),
     )
@@ -298,8 +328,14 @@ def _stress(found: Stress) -> list[Section]:
     figure = Figure(
         "throughput", "Throughput against load", "dots", Axis("at once", log=True), Axis("output", "tokens/s"), (rate,)
     )
-    table = Table("Throughput against load", columns, rows)
+    note = "tokens/s: mean over the window, ± its 95% interval (over blocks of time)."
+    table = Table("Throughput against load", columns, rows, note)
     return [Section("stress", "Stress", f"{found.workload}. {_knee(found)}", (table,), (figure,))]
+
+
+def _half(low: float | None, value: float) -> float | None:
+    """Half the width of an interval, as a share of the value."""
+    return None if low is None or not value else 1 - low / value
 
 
 def _knee(found: Stress) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from workloom.answers.sweep.definition import Definition
 from workloom.answers.sweep.pareto import outline
 from workloom.answers.sweep.points import Setting
 from workloom.answers.sweep.results import Question, Results, Row, Told
@@ -23,9 +22,9 @@ SEVERAL = "The mean of several seeds, in brackets its 95% interval from the spre
 WITHOUT = "[?]: too little data for an interval; –: for the figure itself."
 
 
-def sweep_page(definition: Definition, found: Results, question: Question, when: str = "") -> str:
+def sweep_page(found: Results, question: Question, when: str = "") -> str:
     """The report as one HTML file."""
-    subtitle = " ".join([*definition.workload, *definition.base])
+    subtitle = " ".join([*found.workload, *found.options])
     return page("Sweep", subtitle, sections(found, question), when=when)
 
 
@@ -82,7 +81,9 @@ def points_table(found: Results, question: Question) -> Table:
         cells += [_told(row.figures.get(figure.say()), figure.about.unit) for figure in question.figures]
         rows.append(tuple(cells))
     several = any(row.runs > 1 for row in found.rows)
-    return Table("Points", tuple(columns), tuple(rows), f"{SEVERAL if several else ONE_SEED} {WITHOUT}")
+    return Table(
+        "Figures and their intervals", tuple(columns), tuple(rows), f"{SEVERAL if several else ONE_SEED} {WITHOUT}"
+    )
 
 
 def spread_table(found: Results, question: Question) -> Table:
@@ -199,9 +200,13 @@ def trade_off(found: Results, question: Question) -> Figure:
         )
     edge = outline([at for row in found.rows if (at := row.at(question)) is not None], question.higher)
     missing = sum(row.at(question) is None for row in found.rows)
-    note = "The stepped line is the edge of what these points reach; a point that another beats in both figures is pale. "
+    note = (
+        "The stepped line is the edge of what these points reach; a point that another beats in both figures is pale. "
+    )
     note += f"Numbers at the points: {along}. " if along else ""
-    note += "Bars: 95% intervals." + (f" {missing} without both figures are not shown." if missing else "")
+    note += "Bars: 95% intervals; where they overlap, the order is not certain." + (
+        f" {missing} without both figures are not shown." if missing else ""
+    )
     x, y = question.x, question.y
     return Figure(
         "front",

@@ -29,8 +29,8 @@ PRIOR = 0.5
 """Larger spreads are thought likelier than small ones by this power of theirs: a search stops when its interval is
 tight, that is too early where the first runs happened to agree. With it, 95 % intervals hold the edge in 95 % of
 searches or more (tests/test_capacity_belief.py)."""
-POINTS = 401
-"""Edges that are thought possible, where loads are continuous."""
+MOST_POINTS = 3000
+"""Of continuous loads, so many edges at most are thought possible; five within the precision that is asked for."""
 MOST_WHOLE = 2000
 """Above so many whole loads, the edges are spaced as continuous ones are."""
 
@@ -60,13 +60,14 @@ class Span(Struct, frozen=True):
 class Belief:
     """The belief about an edge that lies somewhere from `low` to `high`."""
 
-    def __init__(self, axis: Axis, low: float, high: float) -> None:
+    def __init__(self, axis: Axis, low: float, high: float, precision: float = 0.05) -> None:
         self.axis = axis
         if axis.whole and high - low <= MOST_WHOLE:  # between two integers, one edge is as good as another
             self.edges: Floats = np.arange(math.ceil(low), math.floor(high) + 1, dtype=np.float64)
             self.edges += -0.5 if axis.easing else 0.5
         else:
-            self.edges = np.asarray(np.geomspace(low, high, POINTS), dtype=np.float64)
+            points = min(MOST_POINTS, max(100, math.ceil(5 * math.log(high / low) / precision)))
+            self.edges = np.asarray(np.geomspace(low, high, points), dtype=np.float64)
         self._log = np.tile(PRIOR * np.log(SPREADS), (len(self.edges), 1))
         self._weights: Floats | None = None
 
@@ -166,9 +167,9 @@ def _phi(z: Floats) -> Floats:
     return np.where(z < 0, tail, 1 - tail)
 
 
-def learned(axis: Axis, low: float, high: float, runs: Iterable[tuple[float, bool]]) -> Belief:
+def learned(axis: Axis, low: float, high: float, runs: Iterable[tuple[float, bool]], precision: float = 0.05) -> Belief:
     """The belief after some runs."""
-    belief = Belief(axis, low, high)
+    belief = Belief(axis, low, high, precision)
     for load, held in runs:
         belief.learn(load, held)
     return belief

@@ -12,7 +12,8 @@ from workloom.answers.capacity.probe import Probe
 from workloom.answers.capacity.search import Want
 from workloom.errors import StoreError
 
-ASKED, HISTORY = "capacity.json", "history.jsonl"
+ASKED, HISTORY, PROPOSED = "capacity.json", "history.jsonl", "proposed"
+"""Names in the directory; a search on a simulator that proposes where to look has a directory in it."""
 
 
 class Question(Struct, frozen=True):
@@ -44,7 +45,7 @@ class History:
         if asked.exists():
             self._refuse_other(asked, question)
             self._made = {probe.number: probe for probe in _read(path / HISTORY)}
-        elif any(path.iterdir()):
+        elif any(child.name != PROPOSED for child in path.iterdir()):
             raise StoreError("the directory holds something else", where=str(path), hint="choose another with -o")
         else:
             asked.write_bytes(msgspec.json.format(msgspec.json.encode(question), indent=1) + b"\n")

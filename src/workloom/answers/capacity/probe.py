@@ -44,6 +44,8 @@ class Met(Struct, frozen=True):
     value: Number
     verdict: Verdict
     why: str = ""
+    kept: bool | None = None
+    """Whether the figure was on the right side, enough data or not; None: there was no figure."""
 
 
 class Probe(Struct, frozen=True, omit_defaults=True):
@@ -65,6 +67,9 @@ class Probe(Struct, frozen=True, omit_defaults=True):
     """Of which those calls were."""
     censored: int = 0
     """Calls due in the window that were cut off by the end of the run."""
+    offered: float | None = None
+    """Of a rate: what it was in this run, as arrivals fell. In 300 sessions of a Poisson process it differs by 6 % from
+    run to run, and that much of the noise is known."""
     directory: str = ""
     """Where the run is kept; empty: only its figures are."""
     note: str = ""
@@ -75,8 +80,21 @@ class Probe(Struct, frozen=True, omit_defaults=True):
         return self.verdict != "not enough data"
 
     @property
+    def at(self) -> float:
+        """The load that the run saw."""
+        return self.load if self.offered is None else self.offered
+
+    @property
     def held(self) -> bool:
         return self.verdict == "pass"
+
+    @property
+    def seems(self) -> bool | None:
+        """Whether it seems to hold, enough data or not; None: it cannot be said at all."""
+        if self.counts:
+            return self.held
+        kept = [met.kept for met in self.slos]
+        return None if None in kept else False not in kept
 
     @property
     def broken(self) -> list[str]:
@@ -94,6 +112,8 @@ class Observed(Struct, frozen=True):
     calls: int
     sessions: int
     censored: int
+    arrived: int
+    """Sessions whose first call was due in the window."""
 
 
 def observe(run: Measured, asked: Sequence[Slo], *, drain_s: float = 0.0) -> Observed:
@@ -116,7 +136,8 @@ def observe(run: Measured, asked: Sequence[Slo], *, drain_s: float = 0.0) -> Obs
         if isinstance(found, Sample) and one.figure.metric in _LATE and one.upper and one.limit <= drain_s:
             found = _late(found)
         told = judged(one, point(one.figure, found), by="point")
-        met.append(Met(one.text, said(told.estimate.value), told.verdict, told.why))
+        value = told.estimate.value
+        met.append(Met(one.text, said(value), told.verdict, told.why, None if value is None else one.kept(value)))
     figures = {}
     for name in REPORTED:
         about = _known(name)
@@ -135,6 +156,7 @@ def observe(run: Measured, asked: Sequence[Slo], *, drain_s: float = 0.0) -> Obs
         int(due.sum()),
         len(np.unique(run.calls.instance[due])),
         int((due & (run.calls.status == CENSORED)).sum()),
+        int((due & (run.calls.ordinal == 0)).sum()),
     )
 
 
@@ -173,7 +195,7 @@ def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:
     below, above = (
         float(values[min(int(np.searchsorted(upto, at, "right")), len(values) - 1)]) for at in (low, low + 1)
     )
-    part = rank - low
+    part = float(rank) - low
     return below if part == 0 or below == above else below + (above - below) * part
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import ceil, exp, floor
+from math import ceil, exp, floor, hypot, log
 from statistics import median
 
 from msgspec import Struct
@@ -76,9 +76,10 @@ class Capacity(Struct, frozen=True):
     precise: bool
     """Whether it was reached."""
     spread: float | None
-    """How far the edges of single runs lie apart, as a share: of long runs less."""
+    """How far the edges of single runs lie apart, as a share: of long runs less. Of rates: beyond what is known of a
+    run, which is how many sessions arrived."""
     likely: float | None
-    """The load that nine of ten runs hold."""
+    """The load that nine of ten runs of this length hold."""
     binding: list[Binding]
     """The SLO that broke most often first."""
     cliffs: list[Cliff]
@@ -108,8 +109,10 @@ def result(
     if belief is not None:
         kept = belief.of_edges > 1e-6
         edges, chances = belief.edges[kept].tolist(), belief.of_edges[kept].tolist()
-        likely = _likely(belief.quantile(0.5), belief.spread, search.axis)
-    groups = _beside(search.axis, span, probes) if span is not None else []
+        arrivals = _arrivals(probes) if any(probe.offered is not None for probe in probes) else 0.0
+        likely = _likely(belief.quantile(0.5), hypot(belief.spread, arrivals), search.axis)
+    looked = believed(search, [probe for probe in probes if probe.purpose != "beside"]) if span is not None else None
+    groups = _beside(search.axis, looked.span(search.level).value, probes) if looked is not None else []
     return Capacity(
         workload=workload,
         target=target,
@@ -135,6 +138,12 @@ def result(
     )
 
 
+def _arrivals(probes: Sequence[Probe]) -> float:
+    """How far the rates that runs saw lie from those that were asked for: the noise that the spread leaves out."""
+    off = [log(probe.at / probe.load) for probe in probes if probe.counts and probe.at > 0]
+    return (sum(x * x for x in off) / len(off)) ** 0.5 if off else 0.0
+
+
 def _likely(edge: float, spread: float, axis: Axis) -> float:
     """The load that nine of ten runs hold."""
     z = 1.2816  # the normal distribution's 0.9
@@ -150,15 +159,16 @@ def _binding(axis: Axis, span: Span | None, slos: Sequence[str], probes: Sequenc
         low, high = span.low / (JUST_ABOVE if axis.easing else 1), span.high * (1 if axis.easing else JUST_ABOVE)
         if axis.whole:
             low, high = (low - 1, high) if axis.easing else (low, max(high, span.high + 1))
-        near_by = [probe for probe in broken if low <= probe.load <= high]
+        near_by = [probe for probe in broken if low <= probe.at <= high]
         broken = near_by or broken
     found = [Binding(one, sum(one in probe.broken for probe in broken), len(broken)) for one in slos]
     return sorted((one for one in found if one.broke), key=lambda one: -one.broke)
 
 
-def _beside(axis: Axis, span: Span, probes: Sequence[Probe]) -> list[Beside]:
+def _beside(axis: Axis, edge: float, probes: Sequence[Probe]) -> list[Beside]:
+    """The runs at each load about the edge, as it was known when neighbouring loads were looked at."""
     groups = []
-    for load in neighbours(axis, span.value):
+    for load in neighbours(axis, edge):
         there = [probe for probe in probes if probe.counts and near(axis, load, probe.load)]
         if there:
             figures = {

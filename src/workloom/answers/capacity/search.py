@@ -16,8 +16,10 @@ Purpose = Literal["bracket", "search", "beside"]
 
 STRETCHES = 8
 """How many times as long as the first runs may become, to hold enough data."""
-MOST_BRACKET = 24
-"""Doublings before the search gives up: a factor of 16 million."""
+AGAIN = 3
+"""Runs without enough data, where runs cannot be made longer, before the search gives up."""
+MOST_BRACKET = 13
+"""Loads before the search gives up: a factor of 4,096."""
 STEPS = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Neighbouring loads, as shares of the edge."""
 
@@ -106,13 +108,13 @@ def step(search: Search, probes: Sequence[Probe]) -> list[Want] | Stop:
 def believed(search: Search, probes: Sequence[Probe]) -> Belief | None:
     """What the runs say of the edge; None before there is one that holds and one that does not."""
     counted = [probe for probe in probes if probe.counts]
-    bracket = [probe.load for probe in counted if probe.purpose == "bracket"]
+    bracket = [probe.at for probe in probes if probe.purpose == "bracket" and probe.seems is not None]
     if not bracket:
         return None
     low, high = min(bracket) / 4, max(bracket) * 4
     if search.axis.whole:
         low = max(int(low), 1 if search.axis.easing else 0)
-    return learned(search.axis, low, high, ((probe.load, probe.held) for probe in counted))
+    return learned(search.axis, low, high, ((probe.at, probe.held) for probe in counted), search.precision)
 
 
 def settled(search: Search, span: Span) -> bool:
@@ -127,11 +129,15 @@ def settled(search: Search, span: Span) -> bool:
 def _stretch(search: Search, probes: Sequence[Probe]) -> tuple[int, Probe | None]:
     """How long runs are to be now; and a run that shows that no length allowed is enough."""
     stretch = 1
+    again = 0
     for probe in probes:
-        if probe.purpose != "beside" and not probe.counts:
-            if not search.stretches or probe.stretch >= STRETCHES:
-                return stretch, probe
+        if probe.purpose == "beside" or probe.counts or (probe.purpose == "bracket" and probe.seems is not None):
+            continue  # the bracket goes on by what seems, and what seems is no part of the belief
+        again = again + 1 if probe.stretch == stretch else 1
+        if search.stretches and probe.stretch < STRETCHES:
             stretch = max(stretch, probe.stretch * 2)
+        elif again >= AGAIN or probe.seems is None:
+            return stretch, probe
     return stretch, None
 
 
@@ -143,11 +149,11 @@ def _short(probe: Probe) -> str:
 def _bracket(search: Search, probes: Sequence[Probe]) -> float | Stop | None:
     """The next load of the bracket; None when it is closed."""
     axis = search.axis
-    counted = [probe for probe in probes if probe.counts and probe.purpose == "bracket"]
+    counted = [probe for probe in probes if probe.purpose == "bracket" and probe.seems is not None]
     if not counted:
         return search.start
-    holding = [probe.load for probe in counted if probe.held]
-    breaking = [probe.load for probe in counted if not probe.held]
+    holding = [probe.load for probe in counted if probe.seems]
+    breaking = [probe.load for probe in counted if not probe.seems]
     if holding and breaking:
         return None
     harder = bool(holding)  # all held: on to what is harder

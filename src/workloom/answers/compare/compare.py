@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,15 +15,17 @@ from workloom.answers.compare.judge import SAME, Verdict, holm, judge
 from workloom.answers.compare.manifests import Change, changes, unfair
 from workloom.answers.compare.movers import Movers, movers
 from workloom.answers.compare.pairing import Asked, Pairing, common, pair
-from workloom.answers.compare.primitive import Difference, between, differences
 from workloom.answers.compare.several import LEAST, over_runs
-from workloom.answers.compare.sides import Side, equal, pooled
+from workloom.answers.compare.sides import Side, began, equal, pooled
 from workloom.errors import StoreError, UsageError
 from workloom.metrics.catalog import Better, Sample, Totals, Unit
 from workloom.metrics.estimate import Estimate, of_observed
 from workloom.metrics.figure import Figure
 from workloom.metrics.frame import CENSORED, OK
 from workloom.metrics.tool import Tool
+from workloom.metrics.uncertainty.between import between
+from workloom.metrics.uncertainty.difference import Difference, differences
+from workloom.metrics.uncertainty.ratio import Begun, begun
 from workloom.store import open_run
 
 ONLY_IN_ONE = 0.05
@@ -96,14 +99,13 @@ def compare(
         raise UsageError("a margin is a share", where="--same", expected="0 up to, and without, 1", found=same)
     how, b = pair(a, b, pairing)
     wanted = list(dict.fromkeys([*(headline() if figures is None else figures), *(gate.figure for gate in gates)]))
-    found = list(_rows(a, b, wanted, how, same, level, seed))
-    adjusted = holm([None if row.verdict == "identical" else row.difference.p_value for row in found])
+    each_began = [begun(run) for run in a.runs], [begun(run) for run in b.runs]
+    asked = _Asked(how, same, level, seed, _by_run(a, b), (began(a), began(b)), each_began)
+    found = list(_rows(a, b, wanted, asked))
+    adjusted = holm([row.difference.p_value for row in found])
     rows = [msgspec.structs.replace(row, p_adjusted=p) for row, p in zip(found, adjusted, strict=True)]
     by_name = {row.figure: row for row in rows}
-    judged = []
-    for gate in gates:
-        row = by_name[gate.figure.say()]
-        judged.append(held(gate, row.difference, identical=row.verdict == "identical"))
+    judged = [held(gate, by_name[gate.figure.say()].difference) for gate in gates]
     return Comparison(
         a=a.name,
         b=b.name,
@@ -122,47 +124,76 @@ def compare(
     )
 
 
+class _Asked(NamedTuple):
+    """What all rows of a comparison share."""
+
+    how: Pairing
+    same: float
+    level: float
+    seed: int
+    by_run: bool
+    began: tuple[Begun, Begun]
+    each_began: tuple[list[Begun], list[Begun]]
+
+
 def _by_run(a: Side, b: Side) -> bool:
     return min(len(a.runs), len(b.runs)) >= LEAST
 
 
-def _rows(
-    a: Side, b: Side, figures: Sequence[Figure], how: Pairing, same: float, level: float, seed: int
-) -> Iterator[Row]:
-    seen: dict[tuple[str, object], tuple[list[Sample | Totals | None], list[Sample | Totals | None]]] = {}
+Observed = list[Sample | Totals | None]
+"""A metric of each run of a side."""
+
+
+def _rows(a: Side, b: Side, figures: Sequence[Figure], asked: _Asked) -> Iterator[Row]:
+    seen: dict[tuple[str, object], tuple[Observed, Observed]] = {}
     for figure in figures:
         key = (figure.metric, figure.of)
         if key not in seen:
             seen[key] = (a.observe(figure), b.observe(figure))
-        yield _row(figure, *seen[key], how, same, level, seed, runs=_by_run(a, b))
+        yield _row(figure, *seen[key], asked)
 
 
-def _row(
-    figure: Figure,
-    one: list[Sample | Totals | None],
-    other: list[Sample | Totals | None],
-    how: Pairing,
-    same: float,
-    level: float,
-    seed: int,
-    *,
-    runs: bool,
-) -> Row:
-    metric = figure.about
-    if runs:
-        each = [[of_observed(figure, part, level=level, seed=seed) for part in side] for side in (one, other)]
-        left, right = between(each[0], level=level), between(each[1], level=level)
-        values = [[estimate.value for estimate in side] for side in each]
-        found = over_runs(figure.say(), values[0], values[1], paired=how.paired, level=level)
+def _row(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> Row:
+    metric, level, seed = figure.about, asked.level, asked.seed
+    if equal(one, other):
+        both = of_observed(figure, pooled(one), level=level, seed=seed, begun=asked.began[0])
+        return _unmoved(figure, both)
+    if asked.by_run:
+        left, right, found = _over_runs(figure, one, other, asked)
     else:
         all_a, all_b = pooled(one), pooled(other)
-        left, right = (of_observed(figure, part, level=level, seed=seed) for part in (all_a, all_b))
-        found = differences(all_a, all_b, figure, paired=how.paired, level=level, seed=seed)
-    if left.value is not None and equal(one, other):
-        verdict, why = "identical", ""
-    else:
-        verdict, why = judge(found, metric.better, same)  # type: ignore[assignment]
-    return Row(figure.say(), metric.title, metric.unit, metric.better, left, right, found, None, verdict, why)  # type: ignore[arg-type]
+        left, right = (
+            of_observed(figure, part, level=level, seed=seed, begun=when)
+            for part, when in zip((all_a, all_b), asked.began, strict=True)
+        )
+        paired = asked.how.paired
+        found = differences(all_a, all_b, figure, paired=paired, level=level, seed=seed, begun=asked.began)
+    verdict, why = judge(found, metric.better, asked.same)
+    return Row(figure.say(), metric.title, metric.unit, metric.better, left, right, found, None, verdict, why)
+
+
+def _over_runs(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> tuple[Estimate, Estimate, Difference]:
+    """Of enough runs a side: each run is one value."""
+    level, seed = asked.level, asked.seed
+    each = [
+        [of_observed(figure, part, level=level, seed=seed, begun=at) for part, at in zip(side, when, strict=True)]
+        for side, when in zip((one, other), asked.each_began, strict=True)
+    ]
+    values = [[estimate.value for estimate in side] for side in each]
+    found = over_runs(figure.say(), values[0], values[1], paired=asked.how.paired, level=level)
+    return between(each[0], level=level), between(each[1], level=level), found
+
+
+def _unmoved(figure: Figure, both: Estimate) -> Row:
+    """The row of a figure that is made of the same values on both sides."""
+    metric, value, level = figure.about, both.value, both.level
+    ratio, nothing = (None, None) if value is None else (1.0, 0.0)
+    found = Difference(
+        figure.say(), value, value, ratio, ratio, ratio, nothing, nothing, nothing, None, level, both.sessions, both.why
+    )
+    verdict: Verdict = "cannot tell" if value is None else "identical"
+    why = both.why if value is None else ""
+    return Row(figure.say(), metric.title, metric.unit, metric.better, both, both, found, None, verdict, why)
 
 
 def _warnings(a: Side, b: Side, how: Pairing) -> Iterator[str]:

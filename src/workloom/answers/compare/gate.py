@@ -17,9 +17,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-from workloom.answers.compare.primitive import Difference
+from workloom.answers.compare.judge import infinitely
 from workloom.errors import UsageError
 from workloom.metrics.figure import Figure, figure
+from workloom.metrics.uncertainty.difference import Difference
 
 Verdict = Literal["pass", "fail", "not enough data"]
 _ALLOWED = re.compile(r"\s*(?P<sign>[+-])\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[a-z%/]*)\s*")
@@ -108,14 +109,14 @@ def _scale(about: Figure, unit: str, text: str) -> float:
     raise UsageError(f"{about.say()} does not move by this", where="--gate", expected=expected, found=text)
 
 
-def held(gate: Gate, found: Difference, *, identical: bool = False) -> Held:
+def held(gate: Gate, found: Difference) -> Held:
     """Whether b stayed within the gate."""
     sign = 1.0 if gate.up else -1.0
     value, ends = found.difference, (found.low, found.high)
     if gate.relative:
         value, ends = _less_one(found.ratio), (_less_one(found.ratio_low), _less_one(found.ratio_high))
-    if identical:
-        value, ends = 0.0, (0.0, 0.0)
+    if infinitely(found):
+        ends = (value, value)
     moved = None if value is None else sign * value
     if ends[0] is None or ends[1] is None:
         why = found.why or ("a's figure is 0: give the gate in pp or units" if gate.relative else "not enough data")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, isinf
 from typing import Literal
 
-from workloom.answers.compare.primitive import Difference
 from workloom.metrics.catalog import Better
+from workloom.metrics.uncertainty.difference import Difference
 
 Verdict = Literal["better", "worse", "higher", "lower", "same", "identical", "cannot tell"]
 """Of b against a. higher and lower: of a figure that has no good side. same: within the margin that was given, whether
@@ -20,22 +20,31 @@ SAME = 0.02
 def judge(found: Difference, better: Better, same: float = SAME) -> tuple[Verdict, str]:
     """A verdict, and what kept it from being one.
 
-    same: the whole interval of the ratio lies from 1/(1 + same) to 1 + same. Otherwise the interval must not hold "no
-    difference". Where the ratio has no interval (a share of 0), that of the difference is judged.
+    same: the whole interval of the ratio lies from 1/(1 + same) to 1 + same, or both figures are 0 without a doubt.
+    Otherwise the interval of the difference must not hold 0. A figure that is infinite on one side only (so many calls
+    failed) differs where the intervals lie apart.
     """
-    if found.ratio_low is not None and found.ratio_high is not None:
-        low, high, none = found.ratio_low, found.ratio_high, 1.0
-        if 1 / (1 + same) <= low and high <= 1 + same:
-            return "same", ""
-    elif found.low is not None and found.high is not None:
-        low, high, none = found.low, found.high, 0.0
-    else:
+    ratio, ends = (found.ratio_low, found.ratio_high), (found.low, found.high)
+    if ratio[0] is not None and ratio[1] is not None and 1 / (1 + same) <= ratio[0] and ratio[1] <= 1 + same:
+        return "same", ""
+    if infinitely(found):
+        ends = (found.difference, found.difference)
+    low, high = ends
+    if low is None or high is None:
         return "cannot tell", found.why or "not enough data"
-    if low > none:
+    if low == high == 0:
+        return "same", ""
+    if low > 0:
         return _direction(better, up=True), ""
-    if high < none:
+    if high < 0:
         return _direction(better, up=False), ""
     return "cannot tell", "the interval holds no difference as well as one of more than the margin"
+
+
+def infinitely(found: Difference) -> bool:
+    """Whether one figure is infinite and the other is shown not to be."""
+    shown = found.p_value is not None and found.p_value <= 1 - found.level + 1e-9
+    return shown and found.difference is not None and isinf(found.difference)
 
 
 def _direction(better: Better, *, up: bool) -> Verdict:

@@ -39,6 +39,32 @@ def changes(a: Manifest, b: Manifest) -> list[Change]:
     return differ
 
 
+def folded(found: list[Change], most: int = 4) -> list[Change]:
+    """The same with fewer lines: a part that only one of the two has, and one of which more than `most` settings
+    differ, is one line."""
+    groups: dict[str, list[Change]] = {}
+    for change in found:
+        whole = change.name.partition(".")[0]
+        mine = [other for other in found if other.name.partition(".")[0] == whole]
+        one_sided = all(other.a is None for other in mine) or all(other.b is None for other in mine)
+        groups.setdefault(whole if one_sided else change.name.rpartition(".")[0] or change.name, []).append(change)
+    out = []
+    for name, group in groups.items():
+        named = [change for change in group if change.name.rpartition(".")[2] == "name"]
+        rest = [change for change in group if change not in named]
+        out += named
+        if len(rest) <= (0 if named and len(rest) > 1 else most):
+            out += rest
+        else:
+            out.append(Change(f"{name}.*", _many([c.a for c in rest]), _many([c.b for c in rest])))
+    return out
+
+
+def _many(values: list[str | None]) -> str | None:
+    there = sum(value is not None for value in values)
+    return f"{there:,} settings" if there else None
+
+
 def _settings(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for name in ABOUT:
         yield from _flat(name, getattr(manifest, name))
@@ -81,6 +107,15 @@ def _options(argv: list[str]) -> list[str]:
     return words
 
 
+def same_workload(a: Manifest, b: Manifest) -> bool:
+    """Whether the sessions are the same, or are made of one workload: with another seed it makes other sessions."""
+    one, other = (_recipe(manifest).get("trace") or {} for manifest in (a, b))
+    if one.get("content_hash") == other.get("content_hash"):
+        return True
+    made = [(trace.get("paths"), trace.get("generate")) for trace in (one, other)]
+    return made[0] == made[1] and one.get("generate") is not None and a.seed != b.seed
+
+
 def unfair(a: Manifest, b: Manifest) -> list[str]:
     """What a reader must know before believing a difference, the gravest first."""
     return [words for words in _warnings(a, b) if words]
@@ -88,8 +123,7 @@ def unfair(a: Manifest, b: Manifest) -> list[str]:
 
 def _warnings(a: Manifest, b: Manifest) -> Iterator[str]:
     one, other = _recipe(a), _recipe(b)
-    hashes = [recipe.get("trace", {}).get("content_hash") for recipe in (one, other)]
-    if hashes[0] != hashes[1]:
+    if not same_workload(a, b):
         yield f"other workloads: {a.workload or '?'} against {b.workload or '?'}"
     if a.backend != b.backend:
         said = {"simulated": "simulated", "http": "live"}

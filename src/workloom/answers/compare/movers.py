@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from workloom.answers.compare.pairing import Rows, common
 from workloom.answers.compare.sides import APART, Side
@@ -118,15 +119,16 @@ Parts = list[tuple[Measured, Measured, Rows]]
 def _kinds(parts: Parts) -> Iterator[tuple[str, Bools]]:
     """Each role and each model with the calls that are of it, where there are several."""
     for key in ("role", "model"):
-        words = np.concatenate([np.array(_words(x, key), dtype=object)[r.a] for x, _, r in parts])
+        words = np.concatenate([_words(x, key)[r.a] for x, _, r in parts])
         names = sorted(set(words.tolist()))
         if len(names) > 1:
             yield from ((f"{key}={name}", words == name) for name in names)
 
 
-def _words(run: Measured, key: str) -> list[str]:
+def _words(run: Measured, key: str) -> NDArray[np.object_]:
     column = run.role if key == "role" else run.model
-    return [column.words[code] for code in column.codes.tolist()]
+    words: NDArray[np.object_] = np.array(column.words, dtype=object)[column.codes]
+    return words
 
 
 def _moved(of: str, figure: str, one: Floats, other: Floats, session: Floats, same: float, level: float) -> Moved:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from workloom.answers.compare.manifests import same_workload
 from workloom.answers.compare.sides import Side
 from workloom.errors import UsageError
 from workloom.metrics.frame import Ints
@@ -91,7 +92,7 @@ def _order(a: Side, b: Side) -> tuple[str, list[int] | None]:
     one, other = [_identity(m) for m in a.manifests], [_identity(m) for m in b.manifests]
     if not all((*one, *other)):
         return "a run does not say what its workload was", None
-    if {key[0] for key in one} != {key[0] for key in other}:
+    if not same_workload(a.manifests[0], b.manifests[0]):
         return "the workloads are not the same", None
     if sorted(one) != sorted(other):
         return "the seeds are not the same", None

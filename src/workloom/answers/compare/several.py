@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from workloom.answers.compare.primitive import Difference
 from workloom.metrics.stats import Floats
+from workloom.metrics.uncertainty.difference import Difference
 
 LEAST = 3
 """Runs a side from which on runs are the unit; of fewer their sessions are pooled."""

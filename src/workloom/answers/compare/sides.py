@@ -13,7 +13,9 @@ import numpy as np
 from workloom.errors import StoreError, UsageError
 from workloom.metrics.catalog import Sample, Totals
 from workloom.metrics.figure import Figure
+from workloom.metrics.frame import Window
 from workloom.metrics.measured import Measured, measured
+from workloom.metrics.uncertainty.ratio import Begun, begun
 from workloom.store import open_run
 from workloom.store.run import MANIFEST
 
@@ -87,6 +89,20 @@ def pooled(observed: Sequence[Sample | Totals | None]) -> Sample | Totals | None
         sum(each.censored for each in there),
         max(each.resolution for each in there),
     )
+
+
+def began(side: Side) -> Begun:
+    """When the sessions of all runs of a side were due, as if the runs had stood end to end; sessions as `pooled`."""
+    each = [begun(run) for run in side.runs]
+    if len(each) == 1:
+        return each[0]
+    session, due_ns, upto_ns = [], [], 0
+    for i, one in enumerate(each):
+        inside = one.window.holds(one.due_ns)
+        session.append(one.session + i * APART)
+        due_ns.append(np.where(inside, one.due_ns - one.window.start_ns + upto_ns, -1.0))  # before all windows
+        upto_ns += one.window.end_ns - one.window.start_ns
+    return Begun(np.concatenate(session), np.concatenate(due_ns), Window(0, upto_ns))
 
 
 def equal(a: Sequence[Sample | Totals | None], b: Sequence[Sample | Totals | None]) -> bool:

@@ -97,7 +97,7 @@ def _prefix(
             return None, None
         return max(1, min(PREFIX, lab.longest // 8)), None
     for tokens in wanted:
-        rows = [ran.rows.get((f"prefix of {tokens}, {r + 1}", call)) for r in range(repeats) for call in ("cached",)]
+        rows = [ran.rows.get((f"prefix of {tokens}, {r + 1}", "cached")) for r in range(repeats)]
         cold = [ran.rows.get((f"prefix of {tokens}, {r + 1}", "equal")) for r in range(repeats)]
         known = levels(
             [float(ran.ttft_s[row]) for row in rows if row is not None],
@@ -105,7 +105,7 @@ def _prefix(
         )
         if known is not None and known.apart:
             lab.note(f"the server does not say what it found: hits are told by TTFT, of prefixes of {tokens:,} tokens")
-            return tokens, known
+            return tokens + pairs.APART // 2, known  # as long as those that made the levels
     lab.note("cannot tell: the server does not say what it found, and TTFT of a second turn is as of a cold prompt")
     return None, None
 

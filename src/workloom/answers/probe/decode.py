@@ -133,8 +133,10 @@ def decode(
     lab.warm(prompts)
     cells: list[Cell] = []
     for batch in sorted(set(batches)):
-        fitting = [p for p in prompts if p + answer_tokens(batch, p, steady, step_tokens) <= lab.longest]
-        cells += [_nothing(batch, p, "the answer would be too long") for p in prompts if p not in fitting]
+        over = {cell.prompt_tokens for cell in cells if cell.token_s.value is None}
+        open_ = [p for p in prompts if p not in over]
+        fitting = [p for p in open_ if p + answer_tokens(batch, p, steady, step_tokens) <= lab.longest]
+        cells += [_nothing(batch, p, "the answer would be too long") for p in open_ if p not in fitting]
         if lab.spent or not fitting:
             break
         lab.say(f"batch {batch}")

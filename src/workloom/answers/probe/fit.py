@@ -76,7 +76,7 @@ def fit(names: Sequence[str], columns: Floats, times: Floats) -> Fit | None:
 
 def _uncertainty(scaled: Floats, kept: list[int], rest: Floats) -> tuple[list[float | None], list[tuple[int, int]]]:
     """Half widths of the intervals of all terms, and pairs that are not told apart."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     points, terms = scaled.shape
     free = points - len(kept)
@@ -86,7 +86,7 @@ def _uncertainty(scaled: Floats, kept: list[int], rest: Floats) -> tuple[list[fl
     unit = scaled / size
     inverse = np.linalg.pinv(unit.T @ unit)
     spread = np.sqrt(float(rest @ rest) / free)
-    factor = float(t.ppf((1 + LEVEL) / 2, free)) * spread
+    factor = float(stdtrit(free, (1 + LEVEL) / 2)) * spread
     half: list[float | None] = [float(factor * np.sqrt(max(inverse[i, i], 0.0)) / size[i]) for i in range(terms)]
     scale = np.sqrt(np.maximum(np.diag(inverse), 1e-300))
     correlation = inverse / np.outer(scale, scale)

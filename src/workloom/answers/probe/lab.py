@@ -105,6 +105,7 @@ class Lab:
     notes: list[str] = field(default_factory=list)
     """What the answers of these runs must be read with."""
     _began: float | None = None
+    _answered: bool = False
 
     @property
     def live(self) -> bool:
@@ -193,6 +194,14 @@ class Lab:
                 hint="is the server well? `workloom check URL` finds out",
             )
         ran = Ran(plan, run)
+        self._answered = self._answered or bool(ran.ok.any())
+        if not self._answered and ran.failed:
+            raise Hopeless(
+                "no call of the probe succeeded",
+                where=str(self.folder / name),
+                found=f"{ran.failed:,} of {len(run.calls):,} calls failed",
+                hint="`workloom check URL` finds out what a server cannot do",
+            )
         if ran.failed:
             self.note(f"{name}: {ran.failed:,} of {len(run.calls):,} calls failed; they count as infinite")
         return ran

@@ -33,14 +33,15 @@ def middle(values: Iterable[float], level: float = LEVEL) -> Middle:
     n = len(there)
     if not n:
         return Middle()
-    k = 1
-    while k + 1 <= (n + 1) // 2 and covered(n, k + 1) >= level:
-        k += 1
+    k, outside = 1, 2 / (1 << n)
+    ways = tail = 1  # comb(n, k - 1), and the sum of all up to it
+    while k + 1 <= (n + 1) // 2:
+        ways = ways * (n - k + 1) // k
+        tail += ways
+        wider = 2 * tail / (1 << n)
+        if 1 - wider < level:
+            break
+        k, outside = k + 1, wider
     half = n // 2
     value = there[half] if n % 2 else (there[half - 1] + there[half]) / 2
-    return Middle(value, there[k - 1], there[n - k], covered(n, k), n)
-
-
-def covered(n: int, k: int) -> float:
-    """How surely the median lies between the k-th least and the k-th largest of n values."""
-    return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / (1 << n)
+    return Middle(value, there[k - 1], there[n - k], 1 - outside, n)

@@ -47,7 +47,8 @@ class Length(Struct, frozen=True):
 
 
 class Prefill(Struct, frozen=True):
-    """`fit` is None where too few lengths were measured; it is about prompts from `holds_from_tokens` on."""
+    """`fit` is None where too few lengths were measured; it is about prompts from `holds_from_tokens` on, or, where the
+    sum holds for none (None), as good as it gets for all."""
 
     lengths: list[Length]
     fit: Fit | None
@@ -115,10 +116,10 @@ def analyse(lab: Lab, ran: Ran, wanted: Sequence[int], repeats: int) -> Prefill:
             "these are not cold (is it a mock, or does it count its template?)"
         )
     begin, fitted = fit_from(found)
-    holds = None if fitted is None else found[begin].prompt_tokens
-    below = [each.ttft_s.value for each in found[:begin] if each.ttft_s.value is not None]
-    floor = float(np.median(below)) if fitted is not None and below else None
-    found = [_fitted(each, fitted if i >= begin and holds is not None else None) for i, each in enumerate(found)]
+    holds = None if begin is None else found[begin].prompt_tokens
+    below = [each.ttft_s.value for each in found[: begin or 0] if each.ttft_s.value is not None]
+    floor = float(np.median(below)) if below else None
+    found = [each if i < (begin or 0) else _fitted(each, fitted) for i, each in enumerate(found)]
     return Prefill(found, fitted, holds, floor, cached, _untold(fitted, found), lab.notes, lab.runs)
 
 
@@ -143,20 +144,20 @@ def columns(prompt_tokens: Floats) -> Floats:
     return np.stack([np.ones_like(prompt_tokens), prompt_tokens, prompt_tokens**2 / 2], axis=1)
 
 
-def fit_from(found: Sequence[Length]) -> tuple[int, Fit | None]:
-    """From which length on the sum holds, and its fit; if it never holds, the fit of all lengths."""
+def fit_from(found: Sequence[Length]) -> tuple[int | None, Fit | None]:
+    """From which length on the sum holds, and its fit; None where it never does, and the fit of all lengths."""
     good = [i for i, each in enumerate(found) if each.tokens_per_s is not None]
     times = np.array([found[i].ttft_s.value or np.nan for i in good])
     tokens = np.array([found[i].prompt_tokens for i in good])
     noise = [_noise(found[i].ttft_s) for i in good]
     allowed = max(HOLDS, 3 * float(np.median(noise))) if noise else HOLDS
     if len(good) < FEWEST:
-        return 0, None
+        return None, None
     for begin in range(len(good) - FEWEST + 1):
         fitted = fit(TERMS, columns(tokens[begin:]), times[begin:])
         if fitted is not None and fitted.off <= allowed:
             return good[begin], fitted
-    return good[0], fit(TERMS, columns(tokens), times)
+    return None, fit(TERMS, columns(tokens), times)
 
 
 def _noise(took: Middle) -> float:

@@ -19,12 +19,13 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from workloom.answers.probe.hits import TURN
 from workloom.answers.probe.lab import ANSWER, Lab, Ran
 from workloom.answers.probe.levels import Levels, by_time
 from workloom.session import Call, Edge, Inherit, Part, Session
 
-ASK = 16
-"""Fresh tokens of a question."""
+ASK = TURN
+"""Fresh tokens of a question: as many as of the second turns that its TTFT is held against."""
 FULL = 0.9
 """Share of a prefix from which on it is there: the last block is computed again in any case."""
 GONE = 0.1
@@ -61,7 +62,7 @@ def bracket(asked: Sequence[Asked], own: float = 0.0) -> Bracket:
     """
     partial = [each.held_tokens for each in asked if each.held_tokens is not None]
     there = [each.age + own for each in asked if each.kept is not None and each.kept >= FULL]
-    gone = [each.age for each in asked if each.kept is not None and each.kept <= GONE]
+    gone = [each.held_tokens or each.age for each in asked if each.kept is not None and each.kept <= GONE]
     orderly = not there or not gone or max(there) - own < min(gone)
     if partial and orderly:
         return Bracket(min(partial), max(partial))
@@ -147,9 +148,15 @@ def read(ran: Ran, made: Session, known: Levels | None, block: int | None) -> li
         if call.id in kept and call.inherit is not None:
             age = sum(tokens for _, tokens in wrote[at[call.inherit.call] + 1 : at[call.id]])
             share, found_tokens = kept[call.id]
-            partly = share is not None and GONE < share < FULL and found_tokens is not None
+            partly = share is not None and share < FULL and found_tokens
             out.append(Asked(age, share, age + found_tokens if partly and found_tokens is not None else None))
     return out
+
+
+def _own(prefix: int, block: int | None) -> int:
+    """What a prefix that is found whole takes of the cache: its last token and a block that is not full are not it."""
+    tokens = prefix + ANSWER - 1
+    return tokens if block is None else tokens // block * block
 
 
 def _written(tokens: float, block: int | None) -> float:
@@ -190,15 +197,18 @@ def pressure(
 
     reach = min(most, 16 * prefix)
     climb(0, reach, 2.0, 1)
-    where = bracket(asked, prefix + ANSWER)
+    held = _own(prefix, block)
+    where = bracket(asked, held)
     while where.high is None and reach < most and asked and not lab.spent:
         reach = min(most, 4 * reach)
         climb(reach / 5, reach, 1.5, 1)
-        where = bracket(asked, prefix + ANSWER)
-    if where.high is not None and not lab.spent:
-        low = min(where.low or 0.0, where.high)
-        climb(max(0.0, low - 2 * prefix) * 0.9, (where.high + 2 * prefix) * 1.1, 1.03, repeats)
-        where = bracket(asked, prefix + ANSWER)
+        where = bracket(asked, held)
+    for ratio, times in ((1.03, repeats), (1.003, 1)):
+        if where.high is None or lab.spent or not where.orderly:
+            break
+        low, beside = where.low or 0.0, 2 * Ladder(prefix, []).least_step
+        climb(max(0.0, low - held - beside), where.high + beside, ratio, times)
+        where = bracket(asked, held)
     return sorted(asked, key=lambda each: each.age), where
 
 

@@ -22,7 +22,7 @@ from workloom.errors import UsageError
 from workloom.metrics.chunks import delivered_tokens
 from workloom.metrics.estimate import Estimate, estimates
 from workloom.metrics.figure import figure
-from workloom.metrics.frame import Window
+from workloom.metrics.frame import Bools, Window
 from workloom.metrics.measured import Measured
 from workloom.plan import Closed, Limits, Plan, Warmup
 from workloom.session import Call, Part, Session
@@ -38,7 +38,10 @@ BLOCKS = 8
 """Throughput is measured in so many equal blocks of the window; its interval is Student's over them."""
 MOST_FAILED = 0.1
 MOST_LIVE, MOST_SIMULATED = 256, 1024
-FIGURES = ("ttft_p50", "ttft_p95", "tbc_p50", "tbc_p95")
+FIGURES = ("ttft_p50", "ttft_p95")
+GAPS = ("tbc_p50", "tbc_p95")
+GAPS_OF = 200
+"""Calls of a level whose gaps are looked at: calls are what is independent, and each has hundreds of gaps."""
 
 Offer = Callable[[int, Limits, Warmup], Plan]
 """The plan of a level: so many sessions at once."""
@@ -120,10 +123,11 @@ def stress(lab: Lab, offer: Offer, workload: str, levels: Sequence[int] | None =
     lab.say(f"{workload}: {wanted[0]} to {wanted[-1]} at once, until throughput rises by less than {PAYS:.0%}")
     found: list[Level] = []
     idle = 0
+    before = measure(lab, offer, wanted[0], None)
     for concurrency in wanted:
         if lab.spent:
             break
-        level = measure(lab, offer, concurrency, found[-1] if found else None)
+        level = before = measure(lab, offer, concurrency, before)
         found.append(level)
         lab.say(f"{concurrency} at once: {level.output_tokens_per_s:,.0f} tokens/s")
         if level.failed > MOST_FAILED * max(1, level.calls):
@@ -166,18 +170,23 @@ def _between(found: Sequence[Level]) -> list[int]:
 
 
 def measure(lab: Lab, offer: Offer, concurrency: int, before: Level | None) -> Level:
-    """One level. How long it settles and is measured comes from the level before; the first one is a few calls."""
+    """One level. How long it settles and is measured comes from the level before; without one it is a pilot: a few
+    calls that tell how long they take."""
     took_s = None if before is None else before.session_s.value
     left = lab.left_s
-    if before is None or took_s is None or not math.isfinite(took_s):
-        limits, warmup = Limits(sessions=max(FIRST_CALLS, 2 * concurrency)), Warmup()
+    if took_s is None or not math.isfinite(took_s) or before is None:
+        name, limits, warmup = "pilot", Limits(sessions=max(FIRST_CALLS, 2 * concurrency)), Warmup()
         if not math.isinf(left):
             limits = Limits(math.ceil(left), limits.sessions)
     else:
         slower = max(1.0, concurrency / before.concurrency) if _saturated(before) else 1.25
         lasts = min(round(LASTS * slower * took_s, 3), left)
-        limits, warmup = Limits(max(lasts, 0.001)), Warmup(settle_s=round(SETTLE * slower * took_s, 3))
-    return _level(lab.carry_out(f"stress-{concurrency}", offer(concurrency, limits, warmup)), concurrency, lab.seed)
+        name, limits, warmup = (
+            f"stress-{concurrency}",
+            Limits(max(lasts, 0.001)),
+            Warmup(settle_s=round(SETTLE * slower * took_s, 3)),
+        )
+    return _level(lab.carry_out(name, offer(concurrency, limits, warmup)), concurrency, lab.seed)
 
 
 def _saturated(before: Level) -> bool:
@@ -203,13 +212,24 @@ def _level(ran: Ran, concurrency: int, seed: int) -> Level:
         user_tokens_per_s=value / concurrency,
         ended_per_s=float(ended.sum()) / seconds,
         session_s=middle(made[run.sessions.ok].tolist()),
-        figures=estimates(run, [figure(name) for name in FIGURES], seed=seed),
+        figures=[
+            *estimates(run, [figure(name) for name in FIGURES], seed=seed),
+            *estimates(_some(run, due), [figure(name) for name in GAPS], seed=seed),
+        ],
     )
+
+
+def _some(run: Measured, due: Bools) -> Measured:
+    """The run with at most GAPS_OF of its calls looked at, evenly spread over it."""
+    rows = np.flatnonzero(due)
+    keep = np.zeros(len(run.calls), dtype=np.bool_)
+    keep[rows[:: max(1, -(-len(rows) // GAPS_OF))]] = True
+    return run.looking_at(keep)
 
 
 def throughput(run: Measured) -> tuple[float, float | None, float | None]:
     """Output tokens delivered in the window a second, and the interval of its mean over blocks of time."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     start, end = run.window.start_ns, run.window.end_ns
     if end <= start:
@@ -220,6 +240,6 @@ def throughput(run: Measured) -> tuple[float, float | None, float | None]:
         for b in range(BLOCKS):
             blocks[b] += float(delivered_tokens(piece, Window(edges[b], edges[b + 1])).sum())
     rates = blocks * BLOCKS / run.window.seconds
-    half = float(t.ppf(0.975, BLOCKS - 1) * np.std(rates, ddof=1) / math.sqrt(BLOCKS))
+    half = float(stdtrit(BLOCKS - 1, 0.975) * np.std(rates, ddof=1) / math.sqrt(BLOCKS))
     value = float(rates.mean())
     return value, max(0.0, value - half), value + half

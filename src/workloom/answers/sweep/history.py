@@ -33,9 +33,13 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
 
 
 def append(path: Path, attempt: Attempt) -> None:
-    """Add a line."""
+    """Add a line, behind one that a kill has torn on a line of its own."""
     try:
-        with (path / HISTORY).open("ab") as file:
+        with (path / HISTORY).open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
             file.write(msgspec.json.encode(attempt) + b"\n")
             file.flush()
             os.fsync(file.fileno())

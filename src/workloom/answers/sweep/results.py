@@ -10,9 +10,9 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from workloom.answers.slo import JudgeBy, Judgement, Slo, Verdict, judged, overall
-from workloom.answers.sweep.definition import Defined
+from workloom.answers.sweep import pareto
+from workloom.answers.sweep.definition import Defined, Definition
 from workloom.answers.sweep.history import Attempt, finished
-from workloom.answers.sweep.pareto import front
 from workloom.answers.sweep.points import Setting
 from workloom.answers.trial import again
 from workloom.errors import WorkloomError
@@ -80,25 +80,29 @@ class Row(Struct, frozen=True):
 class Results(Struct, frozen=True):
     """All rows, in the order of the definition. `front`: of each row whether no other beats it in x and y."""
 
+    workload: tuple[str, ...]
+    options: tuple[str, ...]
+    """Of every point, secrets taken out."""
     x: str
     y: str
     rows: tuple[Row, ...]
     front: tuple[bool, ...]
 
 
-def results(path: Path, points: Sequence[Defined], latest: dict[str, Attempt], question: Question) -> Results:
+def results(path: Path, definition: Definition, latest: dict[str, Attempt], question: Question) -> Results:
     """Read all runs of a sweep and answer."""
     grouped: dict[tuple[Setting, ...], list[Defined]] = {}
-    for point in points:
+    for point in definition.points:
         grouped.setdefault(point.settings, []).append(point)
     rows = tuple(_row(path, settings, group, latest, question) for settings, group in grouped.items())
-    return Results(question.x.say(), question.y.say(), rows, tuple(on_front(rows, question)))
+    front = tuple(on_front(rows, question))
+    return Results(definition.workload, definition.base, question.x.say(), question.y.say(), rows, front)
 
 
 def on_front(rows: Sequence[Row], question: Question) -> list[bool]:
     """Of each row whether it is on the front; one without both figures, or with an infinite one, is not."""
     there = {i: pair for i, row in enumerate(rows) if (pair := row.at(question)) is not None}
-    on = front(list(there.values()), question.higher)
+    on = pareto.front(list(there.values()), question.higher)
     best = {i for i, keep in zip(there, on, strict=True) if keep}
     return [i in best for i in range(len(rows))]
 

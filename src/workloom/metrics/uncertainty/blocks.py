@@ -10,26 +10,17 @@ Few blocks say little of a spread: where sessions drawn one by one spread more t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import isqrt
 
 import numpy as np
 
 from workloom import seeds
 from workloom.metrics.stats import Floats
-from workloom.metrics.uncertainty.ratio import Ratio
+from workloom.metrics.uncertainty.ratio import Ratio, sums
 
 FEWEST, MOST = 10, 100
 """Blocks. The most keep drawing cheap; more would add nothing."""
 REPEATS = 999
-
-
-class Spread(NamedTuple):
-    """`error`: the standard error of the ratio; `blocks`: how many it rests on, one more than degrees of freedom."""
-
-    error: float
-    blocks: int
-    alone: float
-    """The standard error if sessions were independent."""
 
 
 def count(sessions: int) -> int:
@@ -37,13 +28,13 @@ def count(sessions: int) -> int:
 
     With the square root both grow: blocks get long enough to be independent, and many enough to tell their spread.
     """
-    return min(max(round(sessions**0.5), FEWEST), MOST, sessions)
+    return min(max(isqrt(sessions), FEWEST), MOST, sessions)
 
 
 def blocked(values: Floats, blocks: int) -> Floats:
     """Sums of neighbours, equally many to a block as far as that goes."""
     n = len(values)
-    return np.bincount(np.arange(n) * blocks // n, values, blocks)
+    return sums(np.arange(n) * blocks // n, values, blocks)
 
 
 def error_of(apart: Floats) -> float:
@@ -52,12 +43,11 @@ def error_of(apart: Floats) -> float:
     return float(np.sqrt(n / (n - 1) * (apart @ apart))) if n > 1 else float("inf")
 
 
-def spread(ratio: Ratio) -> Spread:
-    """The larger of the standard errors of blocks and of sessions."""
+def spread(ratio: Ratio) -> tuple[float, int]:
+    """The larger of the standard errors of blocks and of sessions, and the number of blocks."""
     apart = ratio.apart
     blocks = count(len(apart))
-    alone = error_of(apart)
-    return Spread(max(error_of(blocked(apart, blocks)), alone), blocks, alone)
+    return max(error_of(blocked(apart, blocks)), error_of(apart)), blocks
 
 
 def t_limits(level: float, blocks: int) -> tuple[float, float]:

@@ -19,9 +19,7 @@ from workloom.metrics.catalog import Totals
 from workloom.metrics.stats import Floats
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from workloom.metrics.frame import Window
+    from workloom.metrics.frame import Ints, Window
     from workloom.metrics.measured import Measured
 
 
@@ -70,24 +68,24 @@ def of_values(values: Floats, session: Floats, weights: Floats | None) -> Ratio:
     sessions, where = _sessions(session)
     n = len(sessions)
     weighted = values if weights is None else values * weights
-    part, whole = np.bincount(where, weighted, n), np.bincount(where, weights, n).astype(np.float64)
+    part, whole = sums(where, weighted, n), sums(where, weights, n)
     total = whole.sum()
     mean = part.sum() / total
     square = np.square(values - mean) if weights is None else np.square(values - mean) * weights
     return Ratio(part, whole, sessions, float(square.sum() / total))
 
 
-def below(values: Floats, session: Floats, weights: Floats | None, quantile: float, level: float) -> Ratio:
-    """How much of each session lies below the quantile at `level`. Of the values that are equal to it such a share
-    counts that the ratio is `level`."""
+def below(values: Floats, session: Floats, weights: Floats | None, quantile: float, level: float) -> tuple[Ratio, Ints]:
+    """How much of each session lies below the quantile at `level`, and the place of each value's session. Of the values
+    that are equal to the quantile such a share counts that the ratio is `level`."""
     sessions, where = _sessions(session)
     n = len(sessions)
     each = np.ones(len(values)) if weights is None else weights
-    whole = np.bincount(where, each, n)
+    whole = sums(where, each, n)
     less, equal = each * (values < quantile), each * (values == quantile)
     share = (level * whole.sum() - less.sum()) / equal.sum() if equal.any() else 0.0
-    part = np.bincount(where, less + min(max(share, 0.0), 1.0) * equal, n)
-    return Ratio(part, whole, sessions, level * (1 - level))
+    part = sums(where, less + min(max(share, 0.0), 1.0) * equal, n)
+    return Ratio(part, whole, sessions, level * (1 - level)), where
 
 
 def of_totals(totals: Totals, begun: Begun | None) -> Ratio | None:
@@ -101,9 +99,9 @@ def of_totals(totals: Totals, begun: Begun | None) -> Ratio | None:
     n = len(sessions)
     if not n:
         return None
-    part = np.bincount(where, totals.part, n)
+    part = sums(where, totals.part, n)
     if isinstance(totals.whole, np.ndarray):
-        whole = np.bincount(where, totals.whole, n)
+        whole = sums(where, totals.whole, n)
         if not whole.sum():
             return None
         ratio = part.sum() / whole.sum()
@@ -128,8 +126,13 @@ def _gaps(sessions: Floats, begun: Begun) -> Floats:
     return gaps
 
 
-def _sessions(session: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """The sessions in order, and which of them each row belongs to. Instances are numbered in the order they are due."""
+def sums(where: Ints, values: Floats | None, places: int) -> Floats:
+    """The sum of the values at each place; without values how many there are."""
+    return np.bincount(where, values, places).astype(np.float64)
+
+
+def _sessions(session: Floats) -> tuple[Floats, Ints]:
+    """The sessions in order, and which of them each row belongs to: instances are numbered as they are due."""
     if len(session) and np.all(session[1:] >= session[:-1]):  # rows in the order of the plan: no need to sort
         first = np.concatenate([[True], session[1:] > session[:-1]])
         return session[first], np.cumsum(first) - 1
