@@ -166,7 +166,7 @@ def test_figures_about_the_edge_come_from_runs_there() -> None:
 
 
 def test_a_fleet_is_sized_by_the_ratio_of_two_edges() -> None:
-    first, second = (found(Search(RATE, 1.0, precision=0.01), sharp(edge)) for edge in (5.0, 6.0))
+    first, second = (found(Search(RATE, 1.0, precision=0.03), sharp(edge)) for edge in (5.0, 6.0))
     both = fleet(first, second)
     assert both is not None
     assert both.useful_work.low <= 1.2 <= both.useful_work.high

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from scipy.stats import binom, norm
-
 from test_capacity import RATE, found, noisy
+
 from workloom import seeds
 from workloom.answers.capacity import Search
 from workloom.answers.capacity.belief import _phi

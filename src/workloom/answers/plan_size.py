@@ -158,6 +158,8 @@ def relative(found: Estimate) -> float | None:
 def size(pilot: Pilot, about: Figure, looks: Looks, share: float) -> Size:
     """What it takes to know the figure to that share of itself."""
     name = about.say()
+    if looks.whole.value is not None and not math.isfinite(looks.whole.value):
+        return Size(name, share, why="infinite: calls failed, and no number of sessions helps")
     told = needed(looks.whole, share)
     if told.sessions is None:
         return Size(name, share, why=told.why or looks.whole.why or "not enough data")

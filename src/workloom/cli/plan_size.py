@@ -117,11 +117,14 @@ def _print(found: PlanSize, narrow: bool) -> None:
     else:
         out.print(_sizes(found))
         out.print(
-            f"sessions / window. A call: {digits(pilot.prompt_tokens_per_call)} prompt and {digits(pilot.output_tokens_per_call)} output "
-            f"tokens; a session: {pilot.calls / pilot.sessions:.3g} calls, one ends every "
-            f"{text(pilot.seconds / pilot.sessions, 's')}",
+            f"sessions / window. A call: {digits(pilot.prompt_tokens_per_call)} prompt and "
+            f"{digits(pilot.output_tokens_per_call)} output tokens; a session: {pilot.calls / pilot.sessions:.3g} "
+            f"calls, one ends every {text(pilot.seconds / pilot.sessions, 's')}",
             soft_wrap=True,
         )
+    for one in found.figures:
+        if one.half_width is None:
+            out.print(f"{one.figure}: {one.estimate.why or 'its interval is nil or has no end'}", soft_wrap=True)
     unsteady = [f"{one.figure} ({one.halving:.1f})" for one in found.figures if one.steady is False]
     if unsteady:
         out.print(
@@ -183,7 +186,7 @@ def _goals(found: PlanSize) -> Table:
     for one, size in zip(found.figures, found.sizes, strict=True):
         cells = (one.figure, *_pilot(one), f"±{text(size.half_width, 'share')}")
         if size.sessions is None:
-            table.add_row(*(Text(cell) for cell in (*cells, "–", size.why)))
+            table.add_row(*(Text(cell) for cell in (*cells, "–")))
             continue
         told = (size.calls or 0, size.prompt_tokens or 0, size.output_tokens or 0)
         calls, prompt, output = (_short(number) for number in told)
@@ -199,6 +202,6 @@ def _reaches(found: PlanSize) -> Table:
     )
     for one, reach in zip(found.figures, found.reaches, strict=True):
         share = [text(value, "share") for value in (reach.half_width, reach.low, reach.high)]
-        cells = ("–", reach.why) if reach.half_width is None else (f"±{share[0]}", f"±{share[1]} to {share[2]}")
+        cells = ("–", "–") if reach.half_width is None else (f"±{share[0]}", f"±{share[1]} to {share[2]}")
         table.add_row(*(Text(cell) for cell in (one.figure, *_pilot(one), *cells)))
     return table

@@ -141,8 +141,18 @@ def _about_mean(figure: Figure, told: Estimate, ratio: Ratio, seed: int) -> Part
         told = replace(told, effective=_effective(ratio, error, told), blocks=blocks)
     if why := enough.interval_withheld(figure, told):
         return Parts(replace(told, why=why))
+    if figure.about.unit == "share" and ratio.value in (0.0, 1.0):
+        return Parts(_of_none(told, ratio.value))
     low, high = over.drawn_limits(ratio, blocks, told.level, seed, told.figure)
     return Parts(replace(told, low=ratio.value - high * error, high=ratio.value - low * error), ratio)
+
+
+def _of_none(told: Estimate, value: float) -> Estimate:
+    """A share of 0 or of all: no scatter to judge by, but a share p would show itself in one of n sessions unless by a
+    chance of (1 - p)^n. With 95 % that is the rule of three, p < 3 / n."""
+    most = 1 - (1 - told.level) ** (1 / told.sessions)
+    told = replace(told, effective=float(told.sessions))
+    return replace(told, low=0.0, high=most) if value == 0 else replace(told, low=1 - most, high=1.0)
 
 
 def _quantile(figure: Figure, told: Estimate, values: Floats, session: Floats, weights: Floats | None) -> Parts:

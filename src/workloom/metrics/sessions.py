@@ -69,7 +69,7 @@ def makespan_s(sessions: Sessions) -> Floats:
     A session that the run began in its middle has none.
     """
     measured = np.where(sessions.ok & sessions.whole, (sessions.end_ns - sessions.due_ns) / NS, np.nan)
-    return np.where(sessions.failed, np.inf, measured)
+    return np.where(sessions.failed & sessions.whole, np.inf, measured)
 
 
 class SessionCounts(Struct, frozen=True):

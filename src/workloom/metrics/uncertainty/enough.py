@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 SESSIONS_MEAN = 40
 """Fewer do not carry the interval of a mean, a share or a rate."""
-SESSIONS = {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 120}
+SESSIONS = {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 300}
 """Fewer do not carry the interval of a quantile, nor of one that is further out."""
-SESSIONS_OF_GAPS = 600
-"""Gaps follow the load of the server, whose busy times outlast sessions."""
+SESSIONS_OF_GAPS, SESSIONS_OF_GAPS_TAIL = 400, 1000
+"""The same of the mean or middle of gaps, and of their tail: gaps follow the load of the server, whose busy times
+outlast sessions."""
 BEYOND = 7.0
 """Effective values beyond a quantile, under which it has no interval."""
 BEYOND_VALUE = 2.0
@@ -32,8 +33,11 @@ figure any more."""
 
 def sessions_needed(figure: Figure) -> int:
     """How many sessions the interval of a figure needs at least; effective values are another matter."""
-    least = _sessions(figure.quantile)
-    return max(least, SESSIONS_OF_GAPS) if figure.about.of == "gap" else least
+    level = figure.quantile
+    if figure.about.of != "gap":
+        return _sessions(level)
+    tail = level is not None and max(level, 1 - level) > 0.5
+    return SESSIONS_OF_GAPS_TAIL if tail else SESSIONS_OF_GAPS
 
 
 def _sessions(level: float | None) -> int:

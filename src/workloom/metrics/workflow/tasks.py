@@ -144,13 +144,13 @@ def _tasks(view: Workflow) -> Tasks:
 
     last = last_of(n, mine, at.done[rows], rows)
     first_ns, answer_ns = _tokens(view, of, opens)
-    never_begun = calls.status[opens] == CANCELLED
-    failed = any_of(calls.failed | (calls.status == CANCELLED)) & ~never_begun
-    cut_off = any_of(calls.status == CENSORED) | (_cut_off(view, opens) & ~_followed(view.edges, of, n))
-    censored = cut_off & ~failed & ~never_begun
     root = np.ones(len(calls), dtype=np.bool_)
     root[view.edges.child] = False
-    partial = root[opens] & ~view.whole[opens] & (view.place[opens] >= 0) & ~(failed | never_begun | censored)
+    partial = root[opens] & ~view.whole[opens] & (view.place[opens] >= 0)  # whatever became of it: none has a makespan
+    never_begun = (calls.status[opens] == CANCELLED) & ~partial
+    failed = any_of(calls.failed | (calls.status == CANCELLED)) & ~(partial | never_begun)
+    cut_off = any_of(calls.status == CENSORED) | (_cut_off(view, opens) & ~_followed(view.edges, of, n))
+    censored = cut_off & ~(partial | failed | never_begun)
     return Tasks(
         of=of,
         opens=opens,

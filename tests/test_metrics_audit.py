@@ -1,0 +1,218 @@
+"""Every metric of runs of many kinds is what an auditor makes of their tables, and a wrong row is noticed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import metrics_audit
+import metrics_audit_workflow
+import numpy as np
+import pytest
+from metric_runs import CANONICAL
+from metrics_audit import Audit
+from scripted_openai import Knobs, Scripted
+
+from workloom.cli import main
+from workloom.metrics.catalog import Sample, Totals, catalog
+from workloom.metrics.given import Given, Limit
+from workloom.metrics.groups import kinds
+from workloom.metrics.headline import HEADLINES, headline
+from workloom.metrics.figure import Figure, figure
+from workloom.metrics.measured import Measured, measured
+from workloom.metrics.workflow.path import check_adds_up
+from workloom.session import Call, Edge, Header, Inherit, Part, Session, Span
+from workloom.store import open_run
+from workloom.traces import native
+
+WEKA = Path(__file__).parents[2] / "shared" / "data" / "weka"
+
+LIMITS = (("ttft_s", 0.3), ("tbc_s", 0.05), ("tpot_s", 0.04), ("task_makespan_s", 60.0), ("makespan_s", 400.0))
+GIVEN = metrics_audit.Given(limits=tuple(metrics_audit.Limit(*limit) for limit in LIMITS))
+
+NOT_AUDITED = {"slowdown"}
+"""The ideal it divides by is the engine's own arithmetic: tests/test_workflow_runs.py compares it with lone sessions."""
+
+WORLDS = {
+    "cut off": "--engine llama-3.1-8b-h100x1 --rate 0.3 --duration 60 --drain 20",
+    "time-outs": "--engine llama-3.1-8b-h100x1 --concurrency 6 --sessions 12 --timeout 8",
+    "begun in their middle": "--engine qwen3-30b-a3b-h100x2 --concurrency 6 --duration 300 --start 0.2-0.8 --timeout 12",
+    "fleet": "--engine llama-3.1-8b-h100x1 --replicas 2 --rate 0.3 --duration 90 --max-tree-idle 3 --max-wait 5 --drain 1",
+    "crowded": "--engine llama-3.1-70b-h200x4 --block-tokens 256 --kv-tokens 160000 --concurrency 8 --sessions 8 "
+    "--max-wait 1 --timeout 40 --after-error advance",
+}
+MORE = {
+    "warmed up": "--engine llama-3.1-8b-h100x1 --concurrency 8 --duration 400 --start 0-0.7:index --warmup-calls 1 "
+    "--warmup-pause 3 --settle 60 --drain 0 --timeout 15",
+    "speculating": "--engine llama-3.1-70b-h200x4 --concurrency 8 --sessions 20 --acceptance 2.2 --draft-tokens 3 "
+    "--kv-tokens 160000 --host-tokens 300000",
+    "dense": "--engine llama-3.1-8b-h100x1 --concurrency 30 --sessions 40 --max-wait 1 --kv-tokens 100000",
+    "goes on": "--engine llama-3.1-8b-h100x1 --concurrency 6 --sessions 20 --timeout 10 --after-error advance",
+}
+OTHERS = {
+    "openclaw-branching": "--engine qwen3-30b-a3b-h100x2 --concurrency 3 --sessions 4",
+    "cs2-dag": "--engine llama-3.1-8b-h100x1 --rate 2 --duration 60 --timeout 3",
+    "agentic-coding": "--engine qwen3.5-35b-a3b-h100 --concurrency 8 --sessions 16",
+}
+
+
+def workloom(*argv: str) -> None:
+    """The command in this process."""
+    before, sys.argv = sys.argv, ["workloom", *argv]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+    finally:
+        sys.argv = before
+
+
+def made(folder: Path, trace: Path | str, options: str) -> Path:
+    workloom("run", str(trace), *options.split(), "-o", str(folder / "run"), "--json")
+    return folder / "run"
+
+
+def seen(folder: Path) -> Measured:
+    """The run as our metrics see it, under the same prices and promises."""
+    price = GIVEN
+    return replace(
+        measured(open_run(folder)),
+        given=Given(
+            usd_per_gpu_hour=price.usd_per_gpu_hour,
+            usd_per_mtok_input=price.usd_per_mtok_input,
+            usd_per_mtok_cached=price.usd_per_mtok_cached,
+            usd_per_mtok_output=price.usd_per_mtok_output,
+            power_w=price.power_w,
+            limits=tuple(Limit(metric, at_most) for metric, at_most in LIMITS),
+        ),
+    )
+
+
+def like(said: float | None, value: float | None, resolution: float = 0.0) -> bool:
+    """Chunks are kept to a nanosecond. What is infinite is null in JSON."""
+    if said is None or value is None or math.isinf(value):
+        return said == value or (said is None and value is not None and math.isinf(value))
+    return abs(said - value) <= 2e-9 + (1e-9 + resolution) * abs(value)
+
+
+def differing(audit: Audit, run: Measured) -> set[str]:
+    """Names of the metrics of which one value or number is not what the auditor says."""
+    return {name for name, metric in catalog().items() if name not in NOT_AUDITED and not _agree(audit, run, name)}
+
+
+def _agree(audit: Audit, run: Measured, name: str) -> bool:
+    ours = catalog()[name].observe(run)
+    if catalog()[name].of == "run":
+        assert not isinstance(ours, Sample)
+        whole = 0.0 if ours is None else float(np.sum(ours.whole))
+        return like(float(np.sum(ours.part)) / whole if ours is not None and whole else None, audit.ratio(name))
+    assert not isinstance(ours, Totals)
+    theirs = audit.values(name)
+    if ours is None:
+        return not theirs
+    there = ~np.isnan(ours.values)
+    values = ours.values[there]
+    if ours.weights is not None:
+        weights = ours.weights[there]
+        mean = math.fsum(value for _, value in theirs) / max(len(theirs), 1)
+        same = like(float((values * weights).sum() / max(weights.sum(), 1)), mean, ours.resolution)
+        return same and weights.sum() == len(theirs)
+    mine = sorted(zip(ours.session[there].astype(int).tolist(), values.tolist(), strict=True))
+    return len(mine) == len(theirs) and all(
+        i == j and (x == y or like(x, y)) for (i, x), (j, y) in zip(mine, theirs, strict=True)
+    )
+
+
+def check_headlines(audit: Audit, run: Measured) -> int:
+    """Every figure of the headline sets that has a value, with its statistic; how many."""
+    checked = 0
+    for each in (one for kind in HEADLINES for one in headline(run, kind)):
+        asked = figure(each.figure)
+        if each.value is None or asked.metric in NOT_AUDITED:
+            continue
+        value = audit.statistic(asked.metric, asked.statistic) if asked.statistic else audit.ratio(asked.metric)
+        assert like(each.value, value, 5e-4 if asked.metric == "tbc_s" else 0.0), f"{each.figure}: {each.value}, {value}"
+        checked += 1
+    return checked
+
+
+def check_kinds(audit: Audit, run: Measured) -> int:
+    """Figures of calls of one role, and of one turn; how many."""
+    checked = 0
+    for by in ("agent", "turn", "depth"):
+        names = kinds(run, by)
+        assert names == audit.kinds(by)
+        for kind in names:
+            for name in ("ttft_s", "errors", "hit_rate"):
+                ours = Figure(name, "", ((by, kind),)).observe(run)
+                theirs = audit.of_kind(name, by, kind)
+                if isinstance(ours, Sample):
+                    mine = np.sort(ours.values[~np.isnan(ours.values)]).tolist()
+                    assert len(mine) == len(theirs) and all(x == y or like(x, y) for x, y in zip(mine, theirs, strict=True))
+                else:
+                    assert ours is not None
+                    whole = float(np.sum(ours.whole))
+                    assert like(float(np.sum(ours.part)) / whole if whole else None, theirs[0]), (name, by, kind)
+                checked += 1
+    return checked
+
+
+def check_summary(audit: Audit, summary: dict[str, Any]) -> int:
+    """Every number of summary.json that the auditor knows; how many."""
+    known = audit.summary()
+    for path, value in known.items():
+        found: Any = summary
+        for step in path.split("."):
+            found = found.get(step) if isinstance(found, dict) else found[int(step)]
+        resolution = summary["latency"]["tbc_s"]["resolution"] if path.startswith("latency.tbc_s") else 0.0
+        assert like(found, value, resolution), f"{path}: {found}, by the rows {value}"
+    return len(known)
+
+
+def check(folder: Path) -> Audit:
+    """All of it."""
+    audit, run = Audit(folder, GIVEN), seen(folder)
+    assert differing(audit, run) == set()
+    assert check_headlines(audit, run) > 10
+    assert check_kinds(audit, run) > 5
+    assert check_summary(audit, json.loads((folder / "summary.json").read_bytes())) > 60
+    check_adds_up(run)
+    assert metrics_audit_workflow.unlike(audit.sql) == []
+    return audit
+
+
+def test_the_auditor_knows_every_metric() -> None:
+    known = {**metrics_audit.SAMPLES, **metrics_audit.RATIOS}
+    known |= metrics_audit_workflow.SAMPLES | metrics_audit_workflow.RATIOS
+    assert set(known) == set(catalog()) - NOT_AUDITED
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs that were made, by world."""
+    return {}
+
+
+@pytest.mark.parametrize("world", [*WORLDS, *(pytest.param(world, marks=pytest.mark.long) for world in MORE)])
+def test_every_metric_is_what_the_rows_say(world: str, tmp_path: Path) -> None:
+    audit = check(made(tmp_path, CANONICAL, (WORLDS | MORE)[world]))
+    status = dict(audit.sql.execute("select status, count(*) from call group by status").fetchall())
+    what = dict(audit.sql.execute("select status, count(*) from task group by status").fetchall())
+    assert (world == "cut off" and status["censored"] and what["censored"]) or world != "cut off"
+    if world == "time-outs":
+        assert status["timeout"] and status["cancelled"] and what["never begun"] and what["ok"]
+    if world == "begun in their middle":
+        assert status["timeout"] and what["partial"] and what["ok"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workload", OTHERS)
+def test_every_metric_of_other_workloads_too(workload: str, tmp_path: Path) -> None:
+    check(made(tmp_path, workload, OTHERS[workload]))
