@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import metrics_audit_summary as summaries
 import metrics_audit_workflow as workflow
 
 
@@ -52,6 +53,7 @@ class Audit:
             self.sql.execute(f"create table {table} as select * from read_parquet('{folder / table}.parquet')")
         self.sql.execute(TABLES)
         workflow.build(self.sql)
+        summaries.build(self.sql)
         self._keep(given.limits)
         self.sql.execute("create table sample (metric text, instance bigint, value double)")
         for metric, rows in (SAMPLES | workflow.SAMPLES).items():
@@ -68,24 +70,44 @@ class Audit:
         """(instance, value), sorted."""
         return self.sql.execute("select instance, value from sample where metric = ? order by all", [metric]).fetchall()
 
-    def statistic(self, metric: str, statistic: str, only: str = "true") -> float | None:
-        """`mean`, `max` or `p95` of a metric; None without a value. Percentiles are linear between ranks."""
-        row = self.sql.execute(f"select list(value order by value) from sample where metric = ? and {only}", [metric])
-        ranked = row.fetchall()[0][0]
-        if not ranked:
-            return None
-        if statistic == "max":
-            return float(ranked[-1])
-        return math.fsum(ranked) / len(ranked) if statistic == "mean" else _percentile(ranked, int(statistic[1:]))
+    def statistic(self, metric: str, statistic: str) -> float | None:
+        """`mean` or `p95` of a metric; None without a value. Percentiles are linear between ranks."""
+        return _statistic([value for (value,) in self._ranked(metric)], statistic)
+
+    def _ranked(self, metric: str) -> list[tuple[float]]:
+        return self.sql.execute("select value from sample where metric = ? order by value", [metric]).fetchall()
 
     def ratio(self, metric: str) -> float | None:
         """A metric that is one number."""
         found = self.sql.execute((RATIOS | workflow.RATIOS)[metric]).fetchall()[0][0]
-        return None if found is None else float(found)
+        return None if found is None or math.isnan(found) else float(found)
+
+    def kinds(self, by: str) -> list[str]:
+        """The kinds of calls by `agent`, `turn` or `depth`."""
+        return summaries.kinds(self.sql, by)
+
+    def of_kind(self, metric: str, by: str, kind: str) -> list[float]:
+        """Values of a metric over the calls of a kind, sorted; or its one number."""
+        return summaries.of_kind(self.sql, metric, by, kind)
+
+    def summary(self) -> dict[str, float | None]:
+        """Numbers of summary.json by their paths."""
+        found = summaries.counts(self.sql)
+        for metric in summaries.LATENCIES:
+            ranked = [value for (value,) in self._ranked(metric)]
+            found[f"latency.{metric}.n"] = len(ranked)
+            found[f"latency.{metric}.infinite"] = sum(map(math.isinf, ranked))
+            for each in ("mean", *summaries.LEVELS):
+                found[f"latency.{metric}.{each}"] = _statistic(ranked, each)
+        return found
 
 
-def _percentile(ranked: list[float], percent: int) -> float:
-    low, part = divmod(percent * (len(ranked) - 1), 100)
+def _statistic(ranked: list[float], statistic: str) -> float | None:
+    if not ranked:
+        return None
+    if statistic == "mean":
+        return math.fsum(ranked) / len(ranked)
+    low, part = divmod(int(statistic[1:]) * (len(ranked) - 1), 100)
     below, above = ranked[low], ranked[min(low + 1, len(ranked) - 1)]
     return below if part == 0 or below == above else below + (above - below) * part / 100
 
@@ -124,12 +146,12 @@ TABLES = """
 create table chunk as
     select instance, ordinal, phase, run, i, r.tokens_each as tokens,
            round(r.first_ns + i * r.gap_ns + r.slope_ns * (i * (i - 1) // 2))::bigint as came
-    from (select *, unnest(range(r.count)) as i
-          from (select instance, ordinal, phase, unnest(chunks) as r, generate_subscripts(chunks, 1) as run from calls));
+    from (select *, unnest(range(r.count)) as i from (
+        select instance, ordinal, phase, unnest(chunks) as r, generate_subscripts(chunks, 1) as run from calls));
 
 create table stream as
-    select instance, ordinal, phase, min(came) as began, max(came) as ceased, count(*) as instants, sum(tokens) as carried,
-           sum(tokens) filter (inside(came)) as carried_inside
+    select instance, ordinal, phase, min(came) as began, max(came) as ceased, count(*) as instants,
+           sum(tokens) as carried, sum(tokens) filter (inside(came)) as carried_inside
     from chunk group by all;
 
 create table call as
@@ -145,7 +167,8 @@ create table call as
     from calls c left join stream using (instance, ordinal, phase);
 
 create table gap as
-    select instance, ordinal, phase, (came - lag(came) over (partition by instance, ordinal, phase order by run, i)) / 1e9 as s
+    select instance, ordinal, phase,
+           (came - lag(came) over (partition by instance, ordinal, phase order by run, i)) / 1e9 as s
     from chunk qualify s is not null;
 
 create table latency as
@@ -172,7 +195,7 @@ create table level as
           union all select ceased, -1 from call where ceased > began)
     group by since;
 create table level_inside as
-    select n, greatest(0, least(until, (select ends from told)) - greatest(since, (select begins from told))) as ns from level;
+    select n, greatest(0, least(until, ends) - greatest(since, begins)) as ns from level, told;
 
 create table counter as  -- growth in the window: from the last sample at or before each edge
     select name, replica,
@@ -181,7 +204,14 @@ create table counter as  -- growth in the window: from the last sample at or bef
     from server group by all;
 """
 
-OF = {"ttft_s": "call", "e2e_s": "call", "tpot_s": "call", "tbc_s": "call", "task_makespan_s": "task", "makespan_s": "session"}
+OF = {
+    "ttft_s": "call",
+    "e2e_s": "call",
+    "tpot_s": "call",
+    "tbc_s": "call",
+    "task_makespan_s": "task",
+    "makespan_s": "session",
+}
 
 BREAKS = {
     "ttft_s": "ttft > {}",
@@ -223,11 +253,14 @@ SAMPLES = {
     "prompt_tokens": "select instance, prompt from call where due and sent",
     "output_tokens": "select instance, output from call where due and status = 'ok'",
     "kv_token_s": "select instance, token_s from held join call using (instance, ordinal) where due",
-    "session_kv_token_s": """select instance, sum(token_s) from held join sessions s using (instance)
-                             where inside(s.due_ns) and s.status <> 'censored' and calls_before = 0 group by instance""",
+    "session_kv_token_s": """select instance, coalesce(sum(token_s), 0) from sessions s left join held using (instance)
+                             where inside(due_ns) and status <> 'censored' and calls_before = 0 group by instance""",
+    "task_kv_token_s": """select t.instance, coalesce(sum(token_s), 0) from task t join in_task using (instance, opens)
+                          left join held using (instance, ordinal)
+                          where inside(due_ns) and t.status in ('ok', 'failed') group by t.instance, t.opens""",
     "decodes_at_once": """select instance, (select max(n) from level where since < ceased and until > began) from call
                           where due and instants > 1""",
-    "session_tokens_per_s": """select instance, coalesce(sum(output) filter (status = 'ok'), 0) / (sum(done_ns - sent_ns) / 1e9)
+    "session_tokens_per_s": """select instance, sum(if(status = 'ok', output, 0)) / (sum(done_ns - sent_ns) / 1e9)
                                from call where due and sent and status <> 'censored' group by instance""",
     "session_ttft_s": "select instance, avg(ttft) from latency where due group by instance",
 }
@@ -251,7 +284,7 @@ def _per(spent: str, name: str, amount: str) -> dict[str, str]:
 
 
 RATIOS = {
-    "errors": "select count(*) filter (failed) / count(*) from call where due and sent",
+    "errors": "select count(*) filter (failed) / nullif(count(*), 0) from call where due and status <> 'cancelled'",
     "completed_share": "select count(*) filter (status = 'ok') / count(*) from call where due",
     "output_tokens_per_s": f"select {OUTPUT} / seconds()",
     "prompt_tokens_per_s": f"select {PROMPT} / seconds()",
@@ -265,13 +298,14 @@ RATIOS = {
     "sessions_per_s_per_gpu": f"select {SESSIONS} / seconds() / gpus()",
     "tpot_throughput_tokens_per_s": "select 1 / avg(tpot) from latency where due and status = 'ok'",
     "prompt_reuse_ratio": "select avg(1 - planned_fresh_tokens / planned_prompt_tokens) from call where due",
-    "hit_rate": "select sum(cached_tokens) / sum(prompt_tokens) from call where due and sent and cached_tokens is not null",
+    "hit_rate": """select sum(cached_tokens) / sum(prompt_tokens) from call
+                   where due and sent and cached_tokens is not null""",
     "ideal_hit_rate": """select sum(ideal_cached_tokens) / sum(ideal_prompt_tokens) from call where due and sent
                          and (cached_tokens is not null
                               or not exists (from call where due and sent and cached_tokens is not null))""",
     "reprefilled_share": f"""select sum(least(greatest(ideal_cached_tokens - cached_tokens, 0), prompt - cached_tokens))
                                     / sum(prompt - cached_tokens) {PREFILLED}""",
-    "eviction_share": f"""select sum(greatest(ideal_cached_tokens // block() * block() - cached_tokens, 0))
+    "eviction_share": f"""select sum(if(block() is null, null, greatest(ideal_cached_tokens // block() * block() - cached_tokens, 0)))
                                  / sum(prompt - cached_tokens) {PREFILLED}""",
     "preemptions_ratio": f"select sum(growth) / nullif({CALLS}, 0) from counter where name = 'vllm:num_preemptions'",
     "decode_overlap_ratio": "select sum(ns * n * n) / sum(ns * n) from level_inside",

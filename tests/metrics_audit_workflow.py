@@ -84,8 +84,9 @@ def _wasted(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, ...]]:
 
 EDGES = """
 create table edge as
-    select c.instance, c.ordinal, n, e.ordinal as parent, e.wait_ns, e.gap, p.done_ns as parent_done, p.ordinal is not null as there
-    from (select instance, ordinal, unnest(after) as e, generate_subscripts(after, 1) as n from calls where phase = 'run') c
+    select c.instance, c.ordinal, n, e.ordinal as parent, e.wait_ns, e.gap, p.done_ns as parent_done,
+           p.ordinal is not null as there
+    from (select *, unnest(after) as e, generate_subscripts(after, 1) as n from calls where phase = 'run') c
     left join (from calls where phase = 'run') p on p.instance = c.instance and p.ordinal = e.ordinal;
 
 create table whole as  -- sessions that have a makespan
@@ -95,32 +96,34 @@ create table whole as  -- sessions that have a makespan
 TASKS = """
 -- a call opens a task if it waits for the human, or for nothing; -1 is the one that a session begun in its middle goes
 -- on with (or was about to go on with: what came before is not in these tables)
+create table entered as select distinct instance, ordinal from edge where gap = 'human' and there;
 create table in_task as
     with recursive opened as (
-        select instance, ordinal, ordinal as opens from calls c where phase = 'run' and (len(after) = 0
-            or exists (from edge h where h.instance = c.instance and h.ordinal = c.ordinal and h.gap = 'human' and there))
-        union
-        select instance, ordinal, -1 from edge where not there
+        select instance, ordinal, ordinal as opens from calls where phase = 'run' and len(after) = 0
+        union all select instance, ordinal, ordinal from entered
+        union all select instance, ordinal, -1 from edge where not there
         union
         select e.instance, e.ordinal, o.opens from opened o join edge e on e.instance = o.instance and e.parent = o.ordinal
-            where not exists (from edge h where h.instance = e.instance and h.ordinal = e.ordinal and h.gap = 'human' and there))
+        anti join entered h on h.instance = e.instance and h.ordinal = e.ordinal)
     select instance, ordinal, max(opens) as opens from opened group by all;
 
 create table task as
     with every as (
-        select t.instance, opens, o.agent, o.due_ns, o.status as begun, max(c.done_ns) as done_ns,
+        select t.instance, opens, o.agent, coalesce(o.due_ns, min(c.due_ns)) as due_ns, max(c.done_ns) as done_ns,
+               o.status as begun,
                bool_or(c.failed or c.status = 'cancelled') as failed, bool_or(c.status = 'censored') as cut,
                min(c.first_ns) filter (c.agent = o.agent) as first_ns,
                arg_max(coalesce(c.first_ns, -1), t.ordinal) filter (c.agent = o.agent) as answer_ns
         from in_task t join call c using (instance, ordinal)
         left join (from call where phase = 'run') o on o.instance = t.instance and o.ordinal = opens
-        where c.phase = 'run' group by all)
+        where c.phase = 'run' group by t.instance, opens, o.agent, o.due_ns, o.status)
     select * exclude (session_status, last_opens),
            case status when 'ok' then (done_ns - due_ns) / 1e9 when 'failed' then never() end as makespan
-    from (select every.*, s.status as session_status, max(opens) over (partition by every.instance) as last_opens,
-                 case when opens < 0 then 'partial' when begun = 'cancelled' then 'never begun' when failed then 'failed'
-                      -- of a session that was cut off nobody knows whether its last task was over
-                      when cut or (session_status = 'censored' and opens = last_opens) then 'censored' else 'ok' end as status
+    from (select every.*, case when opens < 0 then 'partial' when begun = 'cancelled' then 'never begun'
+                               when failed then 'failed' when cut then 'censored'
+                               -- of a session that was cut off nobody knows whether its last task was over
+                               when s.status = 'censored' and opens = max(opens) over (partition by every.instance)
+                               then 'censored' else 'ok' end as status
           from every left join sessions s using (instance));
 """
 
@@ -189,7 +192,8 @@ create table held as
            (prompt * (done_ns - coalesce(admitted_ns, sent_ns))::double + coalesce(answer, 0)) / 1e9 as token_s
     from call c left join (
         select instance, ordinal, sum(tokens * (done_ns - came)::double) as answer
-        from chunk join calls using (instance, ordinal, phase) where phase = 'run' group by all) a using (instance, ordinal)
+        from chunk join calls using (instance, ordinal, phase) where phase = 'run' group by all) a
+    using (instance, ordinal)
     where c.phase = 'run' and sent and status <> 'censored';
 """
 
@@ -212,7 +216,8 @@ SAMPLES = {
 }
 
 SPENT = "from call c left join wasted w using (instance, ordinal) where due and sent and status <> 'censored'"
-TOKENS = """(if(failed and first_ns is null, 0, prompt - coalesce(cached_tokens, 0)) + output)"""
+TOKENS = "(if(failed and first_ns is null, 0, prompt - coalesce(cached_tokens, 0)) + output)"
+SECONDS = "(done_ns - sent_ns)"
 
 
 def _share(kind: str, test: str) -> str:
@@ -221,8 +226,8 @@ def _share(kind: str, test: str) -> str:
 
 
 RATIOS = {
-    "wasted_token_share": f"select coalesce(sum({TOKENS}) filter (w.ordinal is not null), 0) / sum({TOKENS}) {SPENT}",
-    "wasted_time_share": f"""select coalesce(sum(done_ns - sent_ns) filter (w.ordinal is not null), 0) / sum(done_ns - sent_ns) {SPENT}""",
+    "wasted_token_share": f"select sum(if(w.ordinal is null, 0, {TOKENS})) / sum({TOKENS}) {SPENT}",
+    "wasted_time_share": f"select sum(if(w.ordinal is null, 0, {SECONDS})) / sum({SECONDS}) {SPENT}",
 }
 for prefix, kind in (("blame", "session"), ("task_blame", "task")):
     RATIOS |= {f"{prefix}_{part}_share": _share(kind, f"part = '{part}'") for part in PARTS}
@@ -232,5 +237,7 @@ for prefix, kind in (("blame", "session"), ("task_blame", "task")):
 
 def unlike(sql: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
     """Sessions and tasks whose parts do not add up to their makespan: none."""
-    return sql.execute("""select kind, instance, opens, any_value(m.ns), sum(b.ns) from makespan m
-                          left join blame b using (kind, instance, opens) group by all having m.ns <> sum(b.ns)""").fetchall()
+    return sql.execute(
+        """select kind, instance, opens, any_value(m.ns), sum(b.ns)
+           from makespan m left join blame b using (kind, instance, opens) group by all having m.ns <> sum(b.ns)"""
+    ).fetchall()
