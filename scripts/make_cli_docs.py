@@ -15,6 +15,7 @@ COMMANDS = (
     *("run", "plan", "serve", "check", "selftest", "show", "agentx", "trie", "inspect", "characterize", "fit", "synth"),
     *("fidelity", "workloads", "schema"),
     *("import", "anonymize", "export", "profiles", "calibrate"),
+    *("metrics", "slo", "capacity", "sweep", "compare", "plan-size", "probe", "sql"),
 )
 
 

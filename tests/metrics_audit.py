@@ -305,8 +305,8 @@ RATIOS = {
                               or not exists (from call where due and sent and cached_tokens is not null))""",
     "reprefilled_share": f"""select sum(least(greatest(ideal_cached_tokens - cached_tokens, 0), prompt - cached_tokens))
                                     / sum(prompt - cached_tokens) {PREFILLED}""",
-    "eviction_share": f"""select sum(if(block() is null, null, greatest(ideal_cached_tokens // block() * block() - cached_tokens, 0)))
-                                 / sum(prompt - cached_tokens) {PREFILLED}""",
+    "eviction_share": f"""select sum(greatest(ideal_cached_tokens // block() * block() - cached_tokens, 0))
+                                 / sum(prompt - cached_tokens) {PREFILLED} and block() is not null""",
     "preemptions_ratio": f"select sum(growth) / nullif({CALLS}, 0) from counter where name = 'vllm:num_preemptions'",
     "decode_overlap_ratio": "select sum(ns * n * n) / sum(ns * n) from level_inside",
     "decode_overlap_10_share": "select coalesce(sum(ns) filter (n >= 10), 0) / sum(ns) from level_inside where n >= 1",

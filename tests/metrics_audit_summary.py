@@ -70,7 +70,8 @@ KINDS = """
 -- a role is an agent's name without what tells several of a kind apart; turns count from 0 in whole sessions only
 create table kind as
     select c.instance, c.ordinal, regexp_replace(agent, '(:.*|-[0-9]+)$', '') as agent,
-           case calls_before when 0 then row_number() over (partition by c.instance, agent order by c.ordinal) - 1 end as turn,
+           case calls_before when 0
+                then row_number() over (partition by c.instance, agent order by c.ordinal) - 1 end as turn,
            case calls_before when 0 then d.depth end as depth
     from call c left join sessions using (instance) left join depth d using (instance, agent) where phase = 'run';
 create table bucket as
@@ -84,11 +85,11 @@ create table bucket as
 def build(sql: duckdb.DuckDBPyConnection) -> None:
     """Make the table `bucket`: of each call its role, turn and depth."""
     sql.execute("create table depth (instance bigint, agent text, depth bigint)")
-    workflow._insert(sql, "depth", _depths(sql))
+    workflow.insert(sql, "depth", _depths(sql))
     sql.execute(KINDS)
 
 
-def _depths(sql: duckdb.DuckDBPyConnection) -> list[tuple[int | str, ...]]:
+def _depths(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, str, int]]:
     """How many spawns are above each agent; its first call tells, and of that a spawn before another edge."""
     depth: dict[tuple[int, str], int] = {}
     for instance, agent, parent, gap in sql.execute(

@@ -6,6 +6,7 @@ Whether work came to nothing and what a call had to spare are walked in Python, 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import duckdb
 
@@ -23,12 +24,13 @@ def build(sql: duckdb.DuckDBPyConnection) -> None:
     sql.execute(PATHS)
     sql.execute(HELD)
     sql.execute("create table spare (instance bigint, ordinal bigint, ns bigint)")
-    _insert(sql, "spare", _slack(sql))
+    insert(sql, "spare", _slack(sql))
     sql.execute("create table wasted (instance bigint, ordinal bigint)")
-    _insert(sql, "wasted", _wasted(sql))
+    insert(sql, "wasted", _wasted(sql))
 
 
-def _insert(sql: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[int, ...]]) -> None:
+def insert(sql: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[int | str, ...]]) -> None:
+    """Rows into a table."""
     if rows:
         sql.executemany(f"insert into {table} values ({', '.join('?' * len(rows[0]))})", rows)
 
@@ -43,7 +45,7 @@ def _children(sql: duckdb.DuckDBPyConnection) -> dict[tuple[int, int], list[tupl
     return found
 
 
-def _slack(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, ...]]:
+def _slack(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, int, int]]:
     """Of each call of sessions with a makespan: session's end - own end - the longest way from there to any end."""
     children = _children(sql)
     rows = sql.execute(
@@ -64,7 +66,7 @@ def _slack(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, ...]]:
     return out
 
 
-def _wasted(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, ...]]:
+def _wasted(sql: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
     """Failed calls, and those whose result nobody got."""
     children = _children(sql)
     reaches: dict[tuple[int, int], bool] = {}
@@ -103,7 +105,8 @@ create table in_task as
         union all select instance, ordinal, ordinal from entered
         union all select instance, ordinal, -1 from edge where not there
         union
-        select e.instance, e.ordinal, o.opens from opened o join edge e on e.instance = o.instance and e.parent = o.ordinal
+        select e.instance, e.ordinal, o.opens
+        from opened o join edge e on e.instance = o.instance and e.parent = o.ordinal
         anti join entered h on h.instance = e.instance and h.ordinal = e.ordinal)
     select instance, ordinal, max(opens) as opens from opened group by all;
 
@@ -117,7 +120,7 @@ create table task as
         from in_task t join call c using (instance, ordinal)
         left join (from call where phase = 'run') o on o.instance = t.instance and o.ordinal = opens
         where c.phase = 'run' group by t.instance, opens, o.agent, o.due_ns, o.status)
-    select * exclude (session_status, last_opens),
+    select *,
            case status when 'ok' then (done_ns - due_ns) / 1e9 when 'failed' then never() end as makespan
     from (select every.*, case when opens < 0 then 'partial' when begun = 'cancelled' then 'never begun'
                                when failed then 'failed' when cut then 'censored'

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Data goes to stdout, everything else to stderr.
 
-Exit codes: 0 done; 1 an error, said with a hint; 2 options that make no sense; 130 interrupted.
+Exit codes: 0 done; 1 an error, said with a hint; 2 options that make no sense; 3 an SLO or a gate fails; 4 not enough
+data to say; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import sys
 
 from cyclopts import CycloptsError
 
-from workloom.cli import commands, server_commands
+from workloom.cli import commands, question_commands, server_commands
 from workloom.cli.app import app
 from workloom.errors import UsageError, WorkloomError
 
-__all__ = ["app", "commands", "main", "say", "server_commands"]
+__all__ = ["app", "commands", "main", "question_commands", "say", "server_commands"]
 
 
 def say(fault: WorkloomError) -> None:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def show(directory: str, json: bool, whole: bool = False) -> None:
-    """The numbers of a run."""
+    """The numbers of a run, or of a run that was repeated with several seeds."""
+    from workloom.cli.repeats import is_repeats, show_repeats
+
+    if is_repeats(directory):
+        show_repeats(directory, json)
+        return
     print_run(open_run(directory), json=json, whole=whole)
 
 
