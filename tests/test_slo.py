@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from workloom.answers.slo import Slo, call_limits, exit_code, judge, judged, overall, slo, slos
 from workloom.clock import NS
 from workloom.errors import UsageError
-from workloom.metrics.estimate import Estimate
+from workloom.metrics.estimate import Estimate, estimate
+from workloom.metrics.figure import figure
 from workloom.metrics.frame import Window
 from workloom.metrics.measured import Measured, measured_records
 from workloom.records import CallRecord, CallStatus
@@ -138,6 +140,15 @@ def test_a_failing_server_does_not_pass() -> None:
     assert latency.estimate.value == float("inf")
     assert errors.estimate.value == pytest.approx(0.1)
     assert exit_code([latency, errors]) == 3
+
+
+def test_a_first_token_of_a_call_that_then_timed_out_keeps_no_promise() -> None:
+    """Its TTFT is known, and stands in the figures; but for an SLO a failed call is infinitely slow."""
+    calls = [replace(call(i, 30.0, "timeout"), first_ns=i * NS + NS // 10) for i in range(400)]
+    run = run_of(calls)
+    assert estimate(run, figure("ttft_p95")).value == 0.1
+    (told,) = judge(run, slos(["ttft_p95<=0.75s"]), by="point")
+    assert (told.verdict, told.estimate.value) == ("fail", float("inf"))
 
 
 def test_an_slo_may_be_about_one_role() -> None:

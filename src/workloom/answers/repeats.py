@@ -8,7 +8,7 @@ DIR/seed-8
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -102,15 +102,15 @@ def figures_of(more: Iterable[Figure] = ()) -> list[Figure]:
     return list(dict.fromkeys([*more, *map(figure, usual)]))
 
 
-def repeats(path: Path, figures: Sequence[Figure]) -> Repeats:
-    """The figures of all runs of a directory, with what they say together."""
+def repeats(path: Path, figures: Sequence[Figure], promised: Collection[Figure] = ()) -> Repeats:
+    """The figures of all runs of a directory, with what they say together. `promised`: those that SLOs are about."""
     found: list[tuple[int, list[Estimate]]] = []
     seeds = definition(path).seeds
     for seed in seeds:
         if (folder(path, seed) / "manifest.json").exists():
             run = measured(open_run(folder(path, seed)))
             if len(run.calls):
-                found.append((seed, _estimates(run, figures)))
+                found.append((seed, _estimates(run, figures, promised)))
     rows = [row(about, [told[i] for _, told in found]) for i, about in enumerate(figures)] if found else []
     there = [seed for seed, _ in found]
     return Repeats(
@@ -118,12 +118,12 @@ def repeats(path: Path, figures: Sequence[Figure]) -> Repeats:
     )
 
 
-def _estimates(run: Measured, figures: Sequence[Figure]) -> list[Estimate]:
+def _estimates(run: Measured, figures: Sequence[Figure], promised: Collection[Figure]) -> list[Estimate]:
     """The figures of a run; of a role that it has no call of there is none."""
     out = []
     for about in figures:
         try:
-            out += estimates(run, [about])
+            out += estimates(run.as_promised() if about in promised else run, [about])
         except UsageError as fault:
             out.append(Estimate(about.say(), None, why=f"not enough data: {fault.what}"))
     return out

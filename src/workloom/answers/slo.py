@@ -172,8 +172,11 @@ def _unfolded(texts: Sequence[str], where: str) -> Iterable[tuple[str, str]]:
 
 
 def judge(run: Measured, asked: Sequence[Slo], *, by: JudgeBy = "interval", level: float = 0.95) -> list[Judgement]:
-    """Every SLO's verdict on a run. Raises UsageError where an SLO is about calls that the run does not have."""
-    found = estimates(run, [one.figure for one in asked], level=level)
+    """Every SLO's verdict on a run, in which a failed call has infinite latencies.
+
+    Raises UsageError where an SLO is about calls that the run does not have.
+    """
+    found = estimates(run.as_promised(), [one.figure for one in asked], level=level)
     return [judged(one, value, by=by) for one, value in zip(asked, found, strict=True)]
 
 

@@ -71,8 +71,9 @@ SESSIONS_S = """
 select run, instance, session, "user", workflow, status, calls, calls_ok,
        due_ns >= window_start_ns and due_ns < window_end_ns as measured,
        due_ns / 1e9 as due_s, (start_ns - due_ns) / 1e9 as started_after_due_s,
-       case when status = 'failed' then 'inf'::double
-            when status = 'ok' and calls_before = 0 then (end_ns - due_ns) / 1e9 end as makespan_s
+       case when calls_before > 0 then null
+            when status = 'failed' then 'inf'::double
+            when status = 'ok' then (end_ns - due_ns) / 1e9 end as makespan_s
 from sessions
 join (select run, window_start_ns, window_end_ns from runs) using (run)"""
 

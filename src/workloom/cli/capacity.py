@@ -22,8 +22,10 @@ from workloom.cli.capacity_options import CapacityOptions
 from workloom.cli.capacity_probes import Point, calls_of, live, simulated
 from workloom.cli.engine import EngineOptions
 from workloom.cli.prepare import Asked, Prepared, prepare
+from workloom.cli.write import next_free, plain_name
 from workloom.errors import UsageError
 from workloom.execute import Live, Simulated
+from workloom.store.run import alone, write_whole
 
 STARTS = {"rate": 1.0, "concurrency": 8.0, "replicas": 1.0}
 BATCH = 4
@@ -45,7 +47,7 @@ def capacity(asked: Asked, options: CapacityOptions, out: str | None, json: bool
     from workloom.cli import capacity_show as tables
 
     wanted = _check(asked, options)
-    path = Path(out) if out is not None else _next_free(asked.trace)
+    path = Path(out) if out is not None else next_free(f"capacity-{_name(asked.trace)}")
     workloads = [asked.trace, options.compare] if options.compare else [asked.trace]
     found, proposed, calls = [], [], []
     try:
@@ -69,7 +71,7 @@ def capacity(asked: Asked, options: CapacityOptions, out: str | None, json: bool
             tables.show_fleet(both)
     answer_whole = Answer(found, both, proposed)
     encoded = msgspec.json.format(msgspec.json.encode(answer_whole), indent=1)
-    (path / "answer.json").write_bytes(encoded + b"\n")
+    write_whole(path / "answer.json", encoded + b"\n")
     if json:
         print(encoded.decode())
     print(f"search kept in {path}", file=sys.stderr)
@@ -109,12 +111,13 @@ def _searched(
             _tell(probe, search.axis)
             yield probe
 
-    if isinstance(first.target, Live):
-        make = live(point, first.target, history)
-        probes, stop = walk(search, measured)
-    else:
-        with simulated(point, options.jobs or os.cpu_count() or 1) as make:
+    with alone(path):
+        if isinstance(first.target, Live):
+            make = live(point, first.target, history)
             probes, stop = walk(search, measured)
+        else:
+            with simulated(point, options.jobs or os.cpu_count() or 1) as make:
+                probes, stop = walk(search, measured)
     name, target = _name(asked.trace), _target(first.target)
     told = [one.text for one in wanted]
     found = result(search, probes, stop, workload=name, target=target, slos=told, unused=history.unused)
@@ -137,8 +140,8 @@ def _proposed(
     point = structs.replace(point, asked=there)
     first = prepare(_started(there, options.over, search.start))
     search = structs.replace(search, batch=BATCH, beside=0)
-    with simulated(point, options.jobs or os.cpu_count() or 1) as make:
-        history = History(path / PROPOSED, _question(first, search, point, point.slos))
+    history = History(path / PROPOSED, _question(first, search, point, point.slos))
+    with alone(path / PROPOSED), simulated(point, options.jobs or os.cpu_count() or 1) as make:
         probes, stop = walk(search, lambda wants: history.measure(wants, make))
     told = [one.text for one in point.slos]
     return result(search, probes, stop, workload=_name(asked.trace), target=_target(first.target), slos=told)
@@ -218,6 +221,12 @@ def _check(asked: Asked, options: CapacityOptions) -> list[Slo]:
             found=asked.text.salt,
             hint="leave it out, or add --reset-cache",
         )
+    if asked.server.url and asked.text.text == "recorded" and not asked.watch.reset_cache:
+        raise UsageError(
+            "recorded text is the same in all runs: each hits the KV of the one before",
+            where="--text recorded",
+            hint="add --reset-cache, or leave it out",
+        )
     if asked.running.event_log is not None:
         raise UsageError("many runs keep no event log", where="--event-log", hint="use it with `workloom run`")
     return wanted
@@ -281,20 +290,13 @@ def _target(target: Simulated | Live) -> str:
 
 
 def _name(trace: list[str]) -> str:
-    name = Path(trace[0]).name.split(".")[0] or "workload"
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
-
-
-def _next_free(trace: list[str]) -> Path:
-    number = 1
-    while (path := Path("runs") / f"capacity-{_name(trace)}-{number}").exists():
-        number += 1
-    return path
+    return plain_name(trace, "workload")
 
 
 def _tell(probe: Probe, axis: Axis) -> None:
     """A run that was made, to stderr."""
-    said = {"pass": "holds", "fail": "breaks " + " and ".join(probe.broken), "not enough data": "not enough data"}
+    broken = " and ".join(probe.broken) or probe.note
+    said = {"pass": "holds", "fail": f"breaks {broken}", "not enough data": "not enough data"}
     print(
         f"{probe.number + 1:3} {probe.purpose:8} {probe.load:9.4g} {axis.unit}: {said[probe.verdict]}", file=sys.stderr
     )

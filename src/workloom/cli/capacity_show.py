@@ -11,9 +11,9 @@ from workloom.answers.capacity import Beside, Capacity, Span
 from workloom.answers.capacity.fleet import Fleet
 from workloom.answers.capacity.probe import Number, heard
 from workloom.cli.show import console
-from workloom.cli.slo import number
-from workloom.metrics.catalog import catalog
+from workloom.metrics.catalog import Unit, catalog
 from workloom.metrics.figure import figure
+from workloom.metrics.text import quantity
 
 SHOWN = ("ttft_p95", "tbc_p95", "e2e_p95", "hit_rate", "output_tokens_per_s", "goodput_calls_per_s")
 
@@ -118,22 +118,22 @@ def _span(span: Span, *, percent: bool = False) -> str:
     return f"{span.value:.3g} ({span.low:.3g} to {span.high:.3g})"
 
 
-def _said(value: Number, unit: str) -> str:
-    return "-" if value is None else number(heard(value), unit)
+def _said(value: Number, unit: Unit) -> str:
+    return "-" if value is None else quantity(heard(value), unit)
 
 
 def _load(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.3g}"
 
 
-def _unit(name: str) -> str:
+def _unit(name: str) -> Unit:
     """The unit of a figure that is kept by name."""
     if name in catalog():
         return catalog()[name].unit
     return "1/s" if name.startswith("goodput") else figure(name).about.unit
 
 
-def _unit_of_slo(text: str) -> str:
+def _unit_of_slo(text: str) -> Unit:
     from workloom.answers.slo import slo
 
     return slo(text).figure.about.unit

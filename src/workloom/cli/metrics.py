@@ -12,7 +12,6 @@ import msgspec
 from cyclopts import Parameter
 from msgspec import structs
 
-from workloom.clock import NS
 from workloom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class MetricsOptions:
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `workloom metrics RUN --json` prints. An infinite value is null, its `why` then empty."""
+    """What `workloom metrics RUN --json` prints. An infinite value is null, and its `why` says so."""
 
     run: str
     window_s: tuple[float, float]
@@ -117,7 +116,9 @@ def _skipped(run: Measured, seconds: float) -> Measured:
     if not 0 < seconds < run.window.seconds:
         expected = f"0 to {run.window.seconds:.1f}"
         raise UsageError("nothing is left of the window", where="--skip", expected=expected, found=seconds)
-    return run.within(structs.replace(run.window, start_ns=run.window.start_ns + round(seconds * NS)))
+    from workloom.clock import to_ns
+
+    return run.within(structs.replace(run.window, start_ns=run.window.start_ns + to_ns(seconds)))
 
 
 def _answer(name: str, run: Measured, figures: Sequence[Figure], asked: MetricsOptions) -> Answer:

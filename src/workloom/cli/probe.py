@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Group, Parameter
 
 from workloom.cli.options import LoadOptions, RunOptions, TraceOptions, Whole
+from workloom.cli.write import next_free, write_new
 from workloom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -156,10 +157,7 @@ def _folder(what: str, out: str | None) -> Path:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError("the folder is in use", where=out, hint="choose another name with -o")
         return path
-    number = 1
-    while (path := Path("runs") / f"probe-{what}-{number}").exists():
-        number += 1
-    return path
+    return next_free(f"probe-{what}")
 
 
 def _numbers(option: str, text: str | None) -> list[int] | None:
@@ -241,7 +239,6 @@ def _where(lab: Lab) -> str:
 def _tell(what: str, found: Prefill | Decode | Cache | Stress, folder: Path, json: bool, where: str) -> None:
     """To stdout, and into the folder: probe.json and report.html."""
     from workloom.cli.show import console
-    from workloom.cli.write import write_new
     from workloom.report.page import page
     from workloom.report.probe import sections
     from workloom.report.terminal import print_tables

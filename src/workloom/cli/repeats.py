@@ -52,6 +52,9 @@ def repeat(asked: Asked, path: Path, json: bool, slos: SloOptions) -> None:
     first = prepare(runs[0][1], announce=announce)
     if jobs is not None and isinstance(first.target, Live):
         raise UsageError("runs against one server are made one after the other", where="--jobs", found="--url")
+    if isinstance(first.target, Live) and asked.text.text == "recorded" and not asked.watch.reset_cache and many > 1:
+        what = "warning: --text recorded sends the same text in every run, so later runs hit what earlier ones left"
+        print(f"{what} (--reset-cache empties the server's cache before each)", file=sys.stderr)
     define(path, [seed for seed, _ in runs], sys.argv)
     try:
         if isinstance(first.target, Live):
@@ -169,9 +172,9 @@ def show_repeats(directory: str, json: bool) -> None:
 def _conclude(path: Path, json: bool, promised: Sequence[Slo], slos: SloOptions, until: Sequence[str]) -> int:
     """Print all of it; the exit code it makes."""
     more = [goal.figure for goal in goals(until)] + [slo.figure for slo in promised]
-    found = answers.repeats(path, figures_of(more))
+    found = answers.repeats(path, figures_of(more), {slo.figure for slo in promised})
     by_name = {row.figure: row.between for row in found.rows}
-    judgements = [judged(slo, by_name[slo.figure.say()], by=slos.slo_judge) for slo in promised if by_name]
+    judgements = [judged(slo, by_name.get(slo.figure.say()) or _nothing(slo), by=slos.slo_judge) for slo in promised]
     verdicts = {name: verdict for name in found.runs if (verdict := read_verdict(path / name)) is not None}
     if json:
         document = Told(found, judgements, verdicts)
@@ -186,6 +189,11 @@ def _conclude(path: Path, json: bool, promised: Sequence[Slo], slos: SloOptions,
     code = exit_code(judgements) if judgements else 0
     short = any(verdict != "reached" for verdict in verdicts.values())
     return code or (NOT_REACHED if short else 0)
+
+
+def _nothing(slo: Slo) -> Estimate:
+    """What is known of a figure when no run holds a call."""
+    return Estimate(slo.figure.say(), None, why="not enough data: no run holds a call")
 
 
 def _print(found: Repeats, verdicts: dict[str, Verdict]) -> None:

@@ -14,6 +14,7 @@ from workloom.cli.show import print_run
 from workloom.cli.slo_options import SloOptions
 from workloom.cli.until import announce as announce_until
 from workloom.cli.watch import Watch
+from workloom.cli.write import next_free, plain_name
 from workloom.drive.driver import Progress
 from workloom.errors import Hopeless, UsageError, WorkloomError
 from workloom.execute import execute
@@ -39,7 +40,7 @@ def run(
 ) -> None:
     """Plan, run, print. Raises NothingWorked when no call succeeded, Hopeless when the run was ended early."""
     promised = slos.read()
-    path = Path(out) if out is not None else _next_free(trace)
+    path = Path(out) if out is not None else next_free(plain_name(trace, "run"))
     refuse_used(path)
     asked = Asked(trace, running, reading, load, engine, server, text, watch)
     if running.seeds is not None:
@@ -173,13 +174,3 @@ def announce(plan: Plan) -> None:
 
 def _many(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
-
-
-def _next_free(trace: list[str]) -> Path:
-    name = Path(trace[0]).name.split(".")[0] or "run"
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
-    runs = Path("runs")
-    number = 1
-    while (runs / f"{name}-{number}").exists():
-        number += 1
-    return runs / f"{name}-{number}"

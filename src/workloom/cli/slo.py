@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +16,8 @@ from workloom.cli.slo_options import SloOptions
 from workloom.errors import UsageError
 from workloom.metrics.estimate import Estimate
 from workloom.metrics.measured import measured
+from workloom.metrics.tables import about, interval
+from workloom.metrics.text import quantity
 from workloom.store import open_run
 
 COLOURS: dict[Verdict, str] = {"pass": "green", "fail": "red", "not enough data": "yellow"}
@@ -52,7 +53,7 @@ def print_judgements(judgements: Sequence[Judgement], *, console: Console | None
     table.add_column("verdict", no_wrap=True)
     table.add_column("")
     for one in judgements:
-        cells = (Text(one.slo), Text(interval(one.estimate, one.unit)))
+        cells = (Text(one.slo), Text(_known(one.estimate)))
         table.add_row(*cells, Text(one.verdict, style=COLOURS[one.verdict]), Text(_why(one)))
     (console or stdout()).print(table)
 
@@ -65,26 +66,10 @@ def conclude(judgements: Sequence[Judgement]) -> None:
         sys.exit(code)
 
 
-def interval(found: Estimate, unit: str) -> str:
-    """A value with the interval that holds it: `0.386 s (0.350 to 0.421)`."""
-    if found.value is None:
-        return "-"
-    value = number(found.value, unit)
-    if found.low is None or found.high is None:
-        return value
-    return f"{value} ({number(found.low, unit, bare=True)} to {number(found.high, unit, bare=True)})"
-
-
-def number(value: float, unit: str, *, bare: bool = False) -> str:
-    """A figure in its unit, three digits of it; short times in milliseconds. `bare`: without the unit."""
-    if math.isinf(value):
-        return "inf"
-    if unit == "share":
-        return f"{value * 100:.3g}%"
-    if unit == "s" and abs(value) < 0.1:
-        return f"{value * 1e3:.3g}ms" if bare else f"{value * 1e3:.3g} ms"
-    digits = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return digits if bare or unit in ("ratio", "count") else f"{digits} {unit}"
+def _known(found: Estimate) -> str:
+    """A value with the interval that holds it: `386 ms (350 to 421 ms)`."""
+    value, span = quantity(found.value, about(found).unit), interval(found)
+    return f"{value} ({span})" if span else value
 
 
 def _why(one: Judgement) -> str:

@@ -21,6 +21,7 @@ from workloom.cli.sweep_output import page_of, print_csv, print_json, print_tabl
 from workloom.cli.sweep_points import Checked
 from workloom.errors import UsageError, WorkloomError
 from workloom.metrics.figure import figure
+from workloom.store.run import alone
 
 
 class PointsFailed(WorkloomError):
@@ -59,7 +60,7 @@ def sweep(
     )
     whole = Definition(tuple(asked.trace), base, defined)
     definition.open_directory(path, whole)
-    with history.alone(path):
+    with alone(path):
         went_on = _run(path, checked, jobs)
         found = results(path, whole, history.last(path), question)
         page_of(path, found, question)

@@ -24,7 +24,7 @@ def print_table(found: Results, question: Question) -> None:
 
 
 def print_json(found: Results) -> None:
-    """All of it. An infinite figure is null, its `why` then empty."""
+    """All of it. An infinite figure is null, and its `why` says so."""
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
 
 

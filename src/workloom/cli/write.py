@@ -1,4 +1,4 @@
-"""Files that commands write: new ones only, whole or not at all."""
+"""Files and directories that commands write: new ones only, whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ def new_file(out: str, what: str) -> Path:
     if goal.exists():
         raise UsageError(f"{what} is there already", where=out, hint="choose another name with -o")
     return goal
+
+
+def plain_name(trace: list[str], otherwise: str) -> str:
+    """A name for a directory, after a workload's first file."""
+    name = Path(trace[0]).name.split(".")[0] or otherwise
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+
+
+def next_free(name: str) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, ... that is not there."""
+    number = 1
+    while (path := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return path
 
 
 def write_new(goal: Path, text: str) -> None:

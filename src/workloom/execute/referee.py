@@ -29,10 +29,6 @@ from workloom.metrics.frame import Window
 NICE = 10
 
 
-class RefereeFault(WorkloomError):
-    """The process that looks at a run failed, or vanished. The run goes on to its cap."""
-
-
 class Asked(NamedTuple):
     """A look that is wanted: of the window from `start_ns` to `at_ns`, when so many sessions had ended."""
 

@@ -20,14 +20,16 @@ def _of_due(run: Measured, values: Floats, cut_off: Bools) -> Sample:
 
 
 def ttft_s(run: Measured) -> Sample:
-    """From sent to the first chunk with content, reasoning or a tool call. A failed call counts as infinite, an answer
-    without any content has none."""
+    """From sent to the first chunk with content, reasoning or a tool call; an answer without any content has none.
+    An error counts as infinite, a time-out if no first token had come (SLOs take every failed call as infinite). A
+    call that the run cut off has the first token that came."""
     cut_off = (run.calls.status == CENSORED) & np.isnan(run.calls.first_ns)
     return _of_due(run, per_call.ttft_s(run.calls), cut_off)
 
 
 def ttft_from_due_s(run: Measured) -> Sample:
-    """TTFT counted from when the call was due: what the user felt, our own lag included."""
+    """TTFT counted from when the call was due: what the user felt, our own lag included. Failed and cut-off calls as
+    for TTFT."""
     cut_off = (run.calls.status == CENSORED) & np.isnan(run.calls.first_ns)
     return _of_due(run, per_call.ttft_from_due_s(run.calls), cut_off)
 
@@ -43,13 +45,14 @@ def e2e_from_due_s(run: Measured) -> Sample:
 
 
 def tpot_s(run: Measured) -> Sample:
-    """Per call, (last - first) / (tokens - 1): absent for an answer of one token."""
+    """Per call, (last - first) / (tokens - 1): absent for an answer of one token. A failed call counts as infinite
+    if its plan has more than one token."""
     return _of_due(run, per_call.tpot_s(run.calls, run.carried), run.calls.status == CENSORED)
 
 
 def tbc_s(run: Measured) -> Sample:
     """The gaps between the chunks of a call, pooled over all gaps of all calls. Chunks that one read brought stand at
-    one instant: their gaps are 0, and count."""
+    one instant: their gaps are 0, and count. Of failed and cut-off calls the gaps are in it that came."""
     return streams(run).gaps
 
 
@@ -61,13 +64,15 @@ def lag_s(run: Measured) -> Sample:
 
 def queue_s(run: Measured) -> Sample | None:
     """From sent to when the server began to compute it: its front end and its waiting queue. Known where the server
-    says when it began (simulated engines do). A call that failed before is infinite."""
+    says when it began (simulated engines do). A call that failed before its first token is infinite; one that failed
+    after it, without being told when it began, has none."""
     return _told(run, run.calls.admitted_ns - run.calls.sent_ns, run.calls.admitted_ns)
 
 
 def prefill_s(run: Measured) -> Sample | None:
     """From when the server began to compute a call to its first token, what it waited for in between included (chunks
-    of other prompts, preemptions). Known where the server says when it began."""
+    of other prompts, preemptions). Known where the server says when it began. A call that failed before its first token
+    is infinite."""
     return _told(run, run.calls.first_ns - run.calls.admitted_ns, run.calls.first_ns)
 
 
@@ -83,7 +88,8 @@ def _told(run: Measured, took_ns: Floats, end_ns: Floats) -> Sample | None:
 
 def user_tokens_per_s(run: Measured) -> Sample:
     """Interactivity: output tokens a second that the reader of one call sees, 1 / TPOT of the call: 0 of a failed one,
-    absent for an answer of one token. A percentile of it is of this figure: p5 is the slow tail."""
+    absent for an answer of one token, or whose tokens all came at one instant. A percentile of it is of this figure: p5
+    is the slow tail."""
     with np.errstate(divide="ignore"):
         rates = 1 / per_call.tpot_s(run.calls, run.carried)
     return _of_due(run, np.where(np.isfinite(rates), rates, np.where(run.calls.failed, 0.0, np.nan)), _cut(run))
@@ -102,8 +108,9 @@ def output_tokens(run: Measured) -> Sample:
 
 
 def errors(run: Measured) -> Totals:
-    """Failed calls (errors and time-outs) / calls sent, of those due in the window. Calls that were never sent because
-    what they depend on failed are in neither."""
+    """Failed calls (errors and time-outs) / calls but the cancelled ones, of those due in the window. A cancelled call
+    was never sent, because what it depends on failed. One that was refused (too long for the context) never left,
+    and counts as failed."""
     due = run.due & (run.calls.status != CANCELLED)
     return Totals(run.calls.failed[due].astype(np.float64), np.ones(int(due.sum())), run.calls.instance[due])
 

@@ -36,7 +36,8 @@ def _per_s(run: Measured, amounts: Floats) -> Totals | None:
 
 
 def output_tokens_per_s(run: Measured) -> Totals | None:
-    """Output tokens whose chunk came in the window / its seconds, reasoning included."""
+    """Output tokens whose chunk came in the window / its seconds, reasoning included. Where the server counted a call's
+    tokens itself, its count is spread evenly over the call's chunks."""
     flow = streams(run)
     return _per_s(run, output_in_window(run.calls, flow.carried, flow.delivered))
 

@@ -37,7 +37,8 @@ class Estimate(Struct, frozen=True):
     """How many independent values would tell as much: the effective sample size."""
     censored: int = 0
     why: str = ""
-    """`not enough data: ...` where a value or its interval is withheld."""
+    """`not enough data: ...` where a value or its interval is withheld; and what is infinite, since JSON has null for
+    it."""
     blocks: int = 0
     """Blocks of neighbouring sessions that the interval rests on."""
     runs: int = 1
@@ -98,6 +99,24 @@ def parts(
     figure: Figure, observed: Sample | Totals | None, *, level: float, seed: int, begun: Begun | None = None
 ) -> Parts:
     """As `of_observed`, for those who compare."""
+    found = _parts(figure, observed, level=level, seed=seed, begun=begun)
+    return found._replace(estimate=infinite_said(found.estimate))
+
+
+def infinite_said(told: Estimate) -> Estimate:
+    """The same with `why` saying what of it is infinite."""
+    if told.value == np.inf:
+        said = "the value is infinite: failures are among it"
+    elif told.high == np.inf:
+        said = "the interval has no upper end: failures are among it"
+    else:
+        return told
+    return replace(told, why=f"{told.why}; {said}" if told.why else said)
+
+
+def _parts(
+    figure: Figure, observed: Sample | Totals | None, *, level: float, seed: int, begun: Begun | None = None
+) -> Parts:
     told = Estimate(figure.say(), None, level=level)
     if observed is None:
         return Parts(replace(told, why="not enough data: this run cannot say"))

@@ -42,8 +42,8 @@ def session_tokens_per_s(run: Measured) -> Sample:
 
 
 def session_ttft_s(run: Measured) -> Sample:
-    """Mean TTFT of the calls of a session that were due in the window; infinite if one of them failed without a first
-    token. How much its tail (p95) is above its middle (p50) says whether some sessions are served worse than others."""
+    """Mean TTFT of the calls of a session that were due in the window; infinite if one of them is. How
+    much its tail (p95) is above its middle (p50) says whether some sessions are served worse than others."""
     ttft = per_call.ttft_s(run.calls)
     rows = run.due & ~np.isnan(ttft)
     sessions, (total, n) = _by_session(run, rows, ttft, np.ones(len(ttft)))

@@ -1,7 +1,7 @@
 """Calls and sessions as numpy columns: what the metrics are computed from.
 
 Instants are float64 nanoseconds since the start of the run (exact for 104 days), nan where there was none; so are
-counts that may be missing. The window a figure is about is a pair of such instants, both ends in it.
+counts that may be missing. The window a figure is about is a pair of such instants: it holds its start, not its end.
 """
 
 from __future__ import annotations

@@ -123,6 +123,13 @@ class Measured:
         """The same run in another window."""
         return self._lend(replace(self, window=window))
 
+    def as_promised(self) -> Measured:
+        """The same run as SLOs see it: a failed call has kept nothing, so a first token that did come is no comfort."""
+        calls = replace(self.calls, first_ns=np.where(self.calls.failed, np.nan, self.calls.first_ns))
+        other = replace(self, calls=calls)
+        other.__dict__.update({name: self.__dict__[name] for name in ("role", "carried") if name in self.__dict__})
+        return other
+
     def _lend(self, other: Measured) -> Measured:
         """What was worked out and holds for another look at the run too."""
         kept = ("role", "carried", "workflow")

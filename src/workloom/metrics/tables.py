@@ -12,7 +12,7 @@ from workloom.metrics.catalog import Metric
 from workloom.metrics.estimate import Estimate
 from workloom.metrics.figure import figure
 from workloom.metrics.groups import Group
-from workloom.metrics.text import quantity
+from workloom.metrics.text import between, quantity
 
 COLUMNS = ("figure", "value", "low", "high", "unit", "level", "values", "sessions", "effective", "censored", "why")
 
@@ -24,13 +24,7 @@ def about(estimate: Estimate) -> Metric:
 
 def interval(estimate: Estimate) -> str:
     """Its interval in words; empty where it has none."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    unit = about(estimate).unit
-    low, high = quantity(estimate.low, unit), quantity(estimate.high, unit)
-    if unit != "1/s" and low.partition(" ")[2] == high.partition(" ")[2]:  # a unit of both is said once
-        low = low.partition(" ")[0]
-    return f"{low} to {high}"
+    return between(estimate.low, estimate.high, about(estimate).unit)
 
 
 def table(estimates: Sequence[Estimate], title: str = "", *, values: bool = True) -> Table:

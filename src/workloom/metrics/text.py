@@ -46,3 +46,13 @@ def quantity(value: float | None, unit: Unit) -> str:
     if unit == "1/s":
         return f"{digits(value)}/s"
     return f"{digits(value)} {unit}"
+
+
+def between(low: float | None, high: float | None, unit: Unit) -> str:
+    """An interval, a unit of both said once; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    one, other = quantity(low, unit), quantity(high, unit)
+    if unit != "1/s" and one.partition(" ")[2] == other.partition(" ")[2]:
+        one = one.partition(" ")[0]
+    return f"{one} to {other}"

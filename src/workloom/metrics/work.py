@@ -122,7 +122,8 @@ def held_token_s(run: Measured) -> Floats:
 def kv_token_s(run: Measured) -> Sample:
     """KV-seconds: tokens of the KV cache that a call holds, times the seconds it holds them. The whole prompt from when
     the server began to compute it (where it does not say: from sent) to the end of the call, and each token of the
-    answer from when it came; exact from the chunks. A prefix that calls share counts for each of them."""
+    answer from when it came; exact from the chunks. A prefix that calls share counts for each of them. Failed calls
+    count for as long as they lasted; calls that the run cut off have none."""
     cut_off = run.calls.status == CENSORED
     due = run.due
     values = held_token_s(run)[due]

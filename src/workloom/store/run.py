@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -154,6 +154,22 @@ def hold(lock: int) -> None:
     import fcntl
 
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a directory that several commands may go on with, one at a time. Raises StoreError when another does."""
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        hold(lock)
+    except OSError as fault:
+        os.close(lock)
+        what, hint = "another command is at work in this directory", "wait for its end, or end it"
+        raise StoreError(what, where=str(path), hint=hint) from fault
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def unlock(path: Path, lock: int) -> None:

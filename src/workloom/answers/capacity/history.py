@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 from workloom.answers.capacity.probe import Probe
 from workloom.answers.capacity.search import Want
 from workloom.errors import StoreError
+from workloom.store.run import write_whole
 
 ASKED, HISTORY, PROPOSED = "capacity.json", "history.jsonl", "proposed"
 """Names in the directory; a search on a simulator that proposes where to look has a directory in it."""
@@ -48,7 +50,7 @@ class History:
         elif any(child.name != PROPOSED for child in path.iterdir()):
             raise StoreError("the directory holds something else", where=str(path), hint="choose another with -o")
         else:
-            asked.write_bytes(msgspec.json.format(msgspec.json.encode(question), indent=1) + b"\n")
+            write_whole(asked, msgspec.json.format(msgspec.json.encode(question), indent=1) + b"\n")
 
     def _refuse_other(self, asked: Path, question: Question) -> None:
         try:
@@ -89,6 +91,7 @@ class History:
             for probe in make(missing):
                 lines.write(msgspec.json.encode(probe) + b"\n")
                 lines.flush()
+                os.fsync(lines.fileno())
                 self._made[probe.number] = probe
                 self._used.add(probe.number)
                 yield probe

@@ -17,6 +17,7 @@ from workloom.metrics.estimate import Estimate
 from workloom.metrics.figure import Figure, figure
 from workloom.metrics.frame import CENSORED
 from workloom.metrics.measured import Measured
+from workloom.metrics.uncertainty.enough import too_many_censored
 
 Number = float | Literal["inf"] | None
 """A figure in JSON, which has no infinity; None: the run cannot say."""
@@ -131,8 +132,9 @@ def observe(run: Measured, asked: Sequence[Slo], *, drain_s: float = 0.0) -> Obs
         return seen[key]
 
     met = []
+    promised = run.as_promised()
     for one in asked:
-        found = observed(one.figure)
+        found = one.figure.observe(promised)
         if isinstance(found, Sample) and one.figure.metric in _LATE and one.upper and one.limit <= drain_s:
             found = _late(found)
         told = judged(one, point(one.figure, found), by="point")
@@ -161,7 +163,7 @@ def observe(run: Measured, asked: Sequence[Slo], *, drain_s: float = 0.0) -> Obs
 
 
 def point(about: Figure, found: Sample | Totals | None) -> Estimate:
-    """A figure without its interval: percentiles linear between ranks."""
+    """A figure without its interval: percentiles linear between ranks. None where too much of it was cut off."""
     name = about.say()
     if found is None:
         return Estimate(name, None, why="not enough data: this run cannot say")
@@ -174,6 +176,8 @@ def point(about: Figure, found: Sample | Totals | None) -> Estimate:
     values = found.values[there]
     weights = np.ones(len(values)) if found.weights is None else found.weights[there]
     total = float(weights.sum())
+    if refused := too_many_censored(about, int(total), found.censored):
+        return Estimate(name, None, values=int(total), censored=found.censored, why=refused)
     if not total:
         return Estimate(name, None, why="not enough data: no value")
     if about.statistic == "mean":

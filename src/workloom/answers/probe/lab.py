@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
+from workloom import seeds
 from workloom.answers.trial import kept
 from workloom.clock import host
 from workloom.drive.driver import Options
@@ -178,7 +179,7 @@ class Lab:
             self._began = host.monotonic()
         target = self.target
         if isinstance(target, Live):
-            salt = self.salt(plan)
+            salt = seeds.number(self.salt(plan), "probe", name)  # no run meets the texts of another
             target = replace(target, salt=salt, http=replace(target.http, salt=salt))
         self.folder.mkdir(parents=True, exist_ok=True)
         run = kept(plan, target, self.folder / name, self.options, list(self.argv))

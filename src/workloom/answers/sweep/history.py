@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +12,7 @@ from msgspec import Struct
 from workloom.answers.sweep.definition import ASIDE, HISTORY
 from workloom.errors import StoreError, WorkloomError
 from workloom.store import open_run
-from workloom.store.run import LOCK, MANIFEST, hold
+from workloom.store.run import MANIFEST
 
 Became = Literal["finished", "failed", "interrupted"]
 
@@ -95,19 +93,3 @@ def put_aside(path: Path, name: str) -> None:
     while (aside / f"{name}-{number}").exists():
         number += 1
     (path / name).rename(aside / f"{name}-{number}")
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the directory of a sweep. Raises StoreError when another command does."""
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        hold(lock)
-    except OSError as fault:
-        os.close(lock)
-        what, hint = "another command is at work on this sweep", "wait for its end, or end it"
-        raise StoreError(what, where=str(path), hint=hint) from fault
-    try:
-        yield
-    finally:
-        os.close(lock)

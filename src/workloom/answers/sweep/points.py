@@ -54,11 +54,6 @@ class Point(Struct, frozen=True):
         """`concurrency=4, engine=x, seed 1`."""
         return ", ".join([each.say() for each in self.settings] + ([] if self.seed is None else [f"seed {self.seed}"]))
 
-    @property
-    def configuration(self) -> tuple[Setting, ...]:
-        """What it shares with its repeats under other seeds."""
-        return self.settings
-
 
 class Vary(Struct, frozen=True):
     """An option and all that it is set to."""

@@ -142,10 +142,12 @@ def _row(
 def _asked(run: Measured, question: Question) -> list[Estimate]:
     if question.gpus is not None:
         run = replace(run, given=structs.replace(run.given, gpus=question.gpus))
+    judged_by, promised = {slo.figure for slo in question.slos}, run.as_promised()
+    views = [promised if figure in judged_by else run for figure in question.all]
     try:
-        return estimates(run, question.all)
+        return [found for figure, view in zip(question.all, views, strict=True) for found in estimates(view, [figure])]
     except WorkloomError:  # a figure of calls that this run has none of: the others still count
-        return [_one(run, figure) for figure in question.all]
+        return [_one(view, figure) for figure, view in zip(question.all, views, strict=True)]
 
 
 def _one(run: Measured, figure: Figure) -> Estimate:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec.structs import replace
 
-from workloom.metrics.estimate import Estimate
+from workloom.metrics.estimate import Estimate, infinite_said
 from workloom.metrics.uncertainty.blocks import t_limits
 
 RUNS = 3
@@ -44,7 +44,7 @@ def between(estimates: Sequence[Estimate], *, level: float = 0.95) -> Estimate:
         why = f"not enough data: {len(there)} run{'s' * (len(there) != 1)}, {RUNS} needed for a spread between runs"
         return replace(made, value=value, why=f"{why}; {without}" if without else why)
     if np.isinf(values).any():
-        return replace(made, value=value, low=value, high=value, why=without)
+        return infinite_said(replace(made, value=value, low=value, high=value, why=without))
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
     low, high = t_limits(level, len(values))
     return replace(made, value=value, low=value + low * error, high=value + high * error, why=without)

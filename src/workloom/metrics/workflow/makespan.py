@@ -36,9 +36,10 @@ def slowdown(run: Measured) -> Sample | None:
 
 def task_makespan_s(run: Measured) -> Sample:
     """Of each task due in the window, from when its first call was due to the end of the last of all its calls, those
-    of background subagents too. A task with a failed call counts as infinite. One that the run cut off has none;
-    neither has one that was under way when its session's part of the run began, or one that was never begun since an
-    earlier task failed."""
+    of background subagents too. A task with a failed call counts as infinite. One that the run cut off has none (of a
+    session that was cut off the last one); neither has the one that a session begun in its middle goes on or begins
+    with, or one that was never begun since an earlier task failed. A call that waits for calls of several tasks is of
+    the latest of them."""
     every = tasks(run)
     took = np.where(every.ok, (every.done_ns - every.due_ns) / NS, np.nan)
     return _of_tasks(run, every, np.where(every.failed, np.inf, took))
@@ -46,8 +47,9 @@ def task_makespan_s(run: Measured) -> Sample:
 
 def ttfat_s(run: Measured) -> Sample:
     """Time to first answer token: of each task, from when its first call was due to the first token of its last call.
-    The last call is that of the agent the human talks to (a subagent that goes on in the background answers nobody).
-    Infinite, absent and cut off as the task's makespan."""
+    The last call is the last to be done with a first token of the agents the human talks to: those as deep as the call
+    that opens the task (a subagent that goes on in the background answers nobody). Infinite, absent and cut off as the
+    task's makespan."""
     every = tasks(run)
     took = np.where(every.ok, (every.answer_ns - every.due_ns) / NS, np.nan)
     return _of_tasks(run, every, np.where(every.failed, np.inf, took))
@@ -55,8 +57,8 @@ def ttfat_s(run: Measured) -> Sample:
 
 def ttfut_s(run: Measured) -> Sample:
     """Time to first user-facing token: of each task, from when its first call was due to the first token of any call of
-    the agent that the human talks to. Whether that token is text, reasoning or a tool call is not known. Where none
-    came a failed task counts as infinite."""
+    the agents that the human talks to, as for TTFAT. Whether that token is text, reasoning or a tool call is not known.
+    Where none came a failed task counts as infinite; a task that was cut off has the one that came."""
     every = tasks(run)
     came = (every.first_ns - every.due_ns) / NS
     came = np.where(every.partial | every.never_begun, np.nan, came)

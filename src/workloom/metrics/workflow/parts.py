@@ -54,7 +54,7 @@ MEANING: dict[Part, str] = {
     "prefill": "prefill: from admitted to the first token, where the server says when it began",
     "queue_or_prefill": "queue and prefill together: from sent to the first token, where the server does not say when "
     "it began",
-    "decode": "decode: from the first token to the last",
+    "decode": "decode: from the first token to the last (an answer without content is prefill to its end)",
     "stream_end": "the end of streams: from the last token to the end that dependants wait for",
 }
 WAIT_OF_GAP: Ints = np.array([CODE["unnamed" if gap == "none" else gap] for gap in GAPS], dtype=np.int64)  # type: ignore[index]

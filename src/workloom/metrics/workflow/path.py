@@ -14,9 +14,12 @@ parts add up to the makespan exactly, in integers (:func:`check_adds_up`).
 
 **Join wait.** There are two readings of the same legs. By what the path did: tool, queue, prefill, decode, ... of
 whichever agent. By whose time it was: the root agent's own, and *join wait*, all time the path spent in subagents,
-which is what the root agent waits for (their waits for being spawned are in it; the wait between the report of the
-last subagent and the root's next call is the root's own). Join wait is a sum over the same parts, so `Blame` keeps it
-beside them and either reading adds up.
+which is what the root agent waits for. A leg is of the agent of its call: the wait for being spawned is in it, the wait
+between the report of the last subagent and the root's next call is the root's own. Join wait is a sum over the same
+parts, so `Blame` keeps it beside them and either reading adds up.
+
+Of several edges the one bound a call that says when it was due: its parent's end and its wait give just that instant
+(of equals the last; if none does, since idle time was capped, the latest). The path of a task stops where it was due.
 
 A branch that was done before the one that bound the join is on no path: what it could have taken longer is its slack.
 

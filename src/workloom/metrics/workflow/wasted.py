@@ -29,9 +29,10 @@ def wasted(run: Measured) -> Bools:
 
 def wasted_token_share(run: Measured) -> Totals:
     """Tokens of wasted calls / tokens of all calls due in the window: prompt tokens that had to be prefilled (those
-    not taken from the cache) and output tokens. Wasted are calls that failed and calls whose result nobody got, since
-    all that waited for it failed or was never sent. A failed call's prompt counts once a token of its answer came;
-    what the end of the run cut off counts in neither."""
+    not taken from the cache) and output tokens. Wasted are calls that failed and calls whose result reached nobody: no
+    later call that goes back to them, however far, ended well as the last of its branch or before a human's message. A
+    failed call's prompt counts once a token of its answer came; what the end of the run cut off counts in neither, and
+    a call with a successor that was cut off is not wasted."""
     calls = run.calls
     computed = (calls.status == OK) | ~np.isnan(calls.first_ns)
     cached = np.where(np.isnan(calls.cached_tokens), 0.0, calls.cached_tokens)
