@@ -1,235 +1,341 @@
 """How often a 95 % interval holds the true value: many short engine runs against one a hundred times as long.
 
-    python benchmarks/coverage.py make --kept DIR [--load open closed] [--seeds 0 1000]    one file a run
-    python benchmarks/coverage.py long --kept DIR                                          the long ones
-    python benchmarks/coverage.py table --kept DIR [--sessions 40 60 120]                  for docs/uncertainty.md
+    python benchmarks/coverage.py make --kept DIR [--seeds 0 1000] [--longs 3]    runs, one file each; can be resumed
+    python benchmarks/coverage.py judge --kept DIR                                what they cover, into coverage.json
+    python benchmarks/coverage.py ramps --kept DIR                                how often a ramp of 20 % is found
+    python benchmarks/coverage.py docs [--check]                                  coverage.json into docs/uncertainty.md
 
-A short run is 158 sessions on the simulated engine, of which a window of steady load is measured: after 60 s (70 s of a
-closed loop), as long as so many sessions take to come. The long run is 12,040 sessions under the same load. Every call
-and every session of it counts as the truth. Coverage is of the intervals that are given; those withheld for want of
-sessions are asked for all the same, so that the table can say what withholding them is good for.
+A short run is 220 sessions on the simulated engine, of which a window of settled load is measured: after 15 s, about
+four times as long as a session lives, for as long as so many sessions take to come. Longer windows are cut from the
+long runs, of 12,200 sessions each. The truth is the mean over the long runs. Metrics are the real ones. Intervals that
+are withheld for want of sessions are asked for all the same, so that the table can say what withholding is good for.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import Struct
 
-from workloom.answers.trial import in_memory
+from workloom.answers.simulated import play
 from workloom.clock import NS
-from workloom.drive.driver import Options
 from workloom.engine.profile import load as load_profile
-from workloom.metrics import calls as per_call
-from workloom.metrics.catalog import Sample, Totals, find
-from workloom.metrics.estimate import Estimate, of_observed
-from workloom.metrics.figure import Figure, figure
+from workloom.metrics.estimate import Estimate, estimates
+from workloom.metrics.figure import figure
 from workloom.metrics.frame import Window
-from workloom.metrics.measured import Measured
-from workloom.metrics.sessions import makespan_s
+from workloom.metrics.measured import Measured, measured_records
 from workloom.metrics.uncertainty import enough
-from workloom.metrics.uncertainty.ratio import Begun
+from workloom.metrics.uncertainty.difference import differences
+from workloom.metrics.uncertainty.ratio import begun
+from workloom.metrics.uncertainty.stationary import stationarity
 from workloom.plan import Closed, Limits, Load, Open, Recipe, TraceRef, Waits, make
+from workloom.records import CallRecord, SessionRecord
 
 WORKLOAD = """
 workload: 1
 name: coverage
-about: short agent sessions with heavy tails, for the study of intervals
 agents:
   main:
-    calls: {family: quantiles, points: [[0, 1], [0.2, 2], [0.5, 4], [0.8, 7], [0.95, 11], [1, 16]]}
+    calls: {family: quantiles, points: [[0, 1], [0.2, 1], [0.5, 2], [0.8, 4], [0.95, 6], [1, 9]]}
     first:
-      fresh: {family: lognormal, median: 1500, sigma: 0.5}
-      output: {family: lognormal, median: 120, sigma: 1.0}
+      fresh: {family: lognormal, median: 1500, sigma: 0.8}
+      output: {family: lognormal, median: 40, sigma: 1.0}
     turns:
       tool:
-        fresh: {family: lognormal, median: 400, sigma: 0.8}
-        output: {family: lognormal, median: 120, sigma: 1.0}
-        wait: {family: lognormal, median: 2, sigma: 1.0}
+        fresh: {family: lognormal, median: 600, sigma: 0.8}
+        output: {family: lognormal, median: 40, sigma: 1.0}
+        wait: {family: lognormal, median: 1, sigma: 0.7}
     memory:
       session: {fresh: 0.3, output: 0.3, wait: 0.3}
 """
-PROFILE = "llama-3.1-70b-h100x4"
-RATE_PER_S = 0.3
-"""Six sessions at once, in the open loop as in the closed one."""
-LOADS: dict[str, Load] = {"open": Open(RATE_PER_S), "closed": Closed(6)}
-SETTLED_S = {"open": 60.0, "closed": 70.0}
-SESSIONS, LONG_SESSIONS, LONG_SEED = 158, 12_040, 5000
-SLOW_S = 6.0
-Columns = dict[str, NDArray[np.float64]]
-
-
-class Asked(NamedTuple):
-    """One row of the table. `column`: what it is a figure of."""
-
-    name: str
-    column: str
-    figure: Figure
-
-
-FIGURES = (
-    Asked("TTFT mean", "ttft", figure("ttft_mean")),
-    Asked("TTFT p50", "ttft", figure("ttft_p50")),
-    Asked("TTFT p95", "ttft", figure("ttft_p95")),
-    Asked("TTFT p99", "ttft", figure("ttft_p99")),
-    Asked("E2E mean", "e2e", figure("e2e_mean")),
-    Asked("E2E p95", "e2e", figure("e2e_p95")),
-    Asked("calls over 6 s", "slow", figure("errors")),
-    Asked("output tokens/s", "tokens", figure("errors")),
-    Asked("makespan mean", "makespan", figure("e2e_mean")),
-    Asked("makespan p50", "makespan", figure("e2e_p50")),
-    Asked("makespan p90", "makespan", figure("e2e_p90")),
-    Asked("TBC p50", "tbc", figure("tbc_p50")),
-    Asked("TBC p95", "tbc", figure("tbc_p95")),
-)
-
-
-def play(kind: str, sessions: int, seed: int) -> Measured:
-    """One seeded run."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "coverage.yaml"
-        path.write_text(WORKLOAD)
-        trace = TraceRef((str(path),), generate=sessions)
-        plan = make(Recipe(trace, LOADS[kind], Limits(sessions=sessions), Waits(None), seed=seed))
-        return in_memory(plan, load_profile(PROFILE), Options(timeout_s=None))
-
-
-def columns(run: Measured) -> Columns:
-    """What the study needs of a run, in seconds; gaps in microseconds, equal ones of a session together."""
-    calls = run.calls
-    gaps = find("tbc").observe(run.within(Window(0, 10**15)))
-    assert isinstance(gaps, Sample)
-    keys, where = np.unique(
-        np.round(gaps.values * 1e6).astype(np.int64) * 100_000 + gaps.session.astype(np.int64), return_inverse=True
+PROFILE = "llama-3.1-8b-h100x1"
+LOADS: dict[str, Load] = {"open": Open(3.0), "closed": Closed(10)}
+RATE_PER_S = {"open": 3.0, "closed": 2.72}
+"""Sessions that come: about ten at once in both, a third of what the engine can take."""
+LIVES_PER_SESSION = 0.095
+"""A window of one session more is so much longer, in lives of a session."""
+SETTLED_S, SETTLED_LONG_S = 15.0, 30.0
+SESSIONS, LONG_SESSIONS, LONG_SEED = 220, 12_200, 5000
+COUNTS, COUNTS_OF_LONG = (60, 120), (240, 400)
+FIGURES = tuple(
+    figure(name)
+    for name in (
+        *("ttft_mean", "ttft_p50", "ttft_p95", "e2e_mean", "e2e_p95", "tpot_mean", "tbc_mean", "tbc_p50", "tbc_p95"),
+        *("makespan_mean", "makespan_p50", "makespan_p90", "output_tokens_per_s", "calls_per_s", "hit_rate"),
     )
-    counts = np.bincount(where, gaps.weights)
-    return {
-        "inst": calls.instance,
-        "due": calls.due_ns / NS,
-        "done": calls.done_ns / NS,
-        "ttft": per_call.ttft_s(calls),
-        "e2e": per_call.e2e_s(calls),
-        "out": calls.output_tokens,
-        "sinst": run.sessions.instance,
-        "sdue": run.sessions.due_ns / NS,
-        "mk": makespan_s(run.sessions),
-        "tbc": (keys // 100_000).astype(np.float64),
-        "tinst": (keys % 100_000).astype(np.float64),
-        "tcnt": counts.astype(np.float64),
-    }
+)
+AA = ("ttft_mean", "ttft_p95", "e2e_mean", "tpot_mean")
+HERE = Path(__file__).parent
+KEPT, DOCS = HERE / "coverage.json", HERE.parent / "docs" / "uncertainty.md"
+BEGIN, END = "<!-- benchmarks/coverage.py docs writes what follows -->", "<!-- until here -->"
+Records = tuple[list[CallRecord], list[SessionRecord]]
 
 
-def observed(run: Columns, column: str, begin_s: float, end_s: float) -> Sample | Totals:
-    """What a window shows."""
-    if column == "makespan":
-        due = (run["sdue"] >= begin_s) & (run["sdue"] < end_s)
-        return Sample(run["mk"][due], run["sinst"][due])
-    if column == "tbc":
-        mine = np.isin(run["tinst"], run["sinst"][(run["sdue"] >= begin_s) & (run["sdue"] < end_s)])
-        return Sample(
-            run["tbc"][mine] / 1e6, run["tinst"][mine].astype(np.float64), run["tcnt"][mine].astype(np.float64)
-        )
-    if column == "tokens":
-        ended = (run["done"] >= begin_s) & (run["done"] < end_s)
-        return Totals(run["out"][ended], end_s - begin_s, run["inst"][ended])
-    due = (run["due"] >= begin_s) & (run["due"] < end_s)
-    if column == "slow":
-        slow = (run["e2e"][due] > SLOW_S).astype(np.float64)
-        return Totals(slow, np.ones(len(slow)), run["inst"][due])
-    return Sample(run[column][due], run["inst"][due])
+class Row(Struct):
+    """Shares of the windows: `given` an interval, and of these `covered`; the truth is `below` and `above` the others.
 
+    `width`: median of (high - low) / truth; `scatter`: what it would be if the spread of the values themselves were
+    known, 3.92 standard deviations. `claimed`: whether an interval is given for so many sessions at all.
+    """
 
-def judged(run: Columns, asked: Asked, begin_s: float, end_s: float) -> Estimate:
-    begun = Begun(run["sinst"], run["sdue"] * NS, Window(round(begin_s * NS), round(end_s * NS)))
-    return of_observed(asked.figure, observed(run, asked.column, begin_s, end_s), begun=begun)
-
-
-def truth(run: Columns, kind: str, asked: Asked) -> float:
-    """The value over all of a long run but its ends."""
-    value = judged(run, asked, SETTLED_S[kind], float(run["sdue"].max()) - 100).value
-    assert value is not None
-    return value
-
-
-class Row(NamedTuple):
-    """`covered` of those given; low and high: the truth lay below, above the interval. Shares."""
-
-    runs: int
+    load: str
+    figure: str
+    sessions: int
+    windows: int
     given: float
     covered: float
     below: float
     above: float
     width: float
-    """Median of (high - low) / truth."""
+    scatter: float
+    claimed: bool
 
 
-def row(runs: list[Columns], kind: str, asked: Asked, sessions: int, true: float) -> Row:
-    """Of the first so many sessions of each run; of one long run, of each so many one after the other."""
-    length_s, first_s = sessions / RATE_PER_S, SETTLED_S[kind]
-    ends = [float(run["sdue"].max()) - 100 if len(runs) == 1 else first_s + length_s for run in runs]
-    told = [
-        judged(run, asked, float(begin_s), float(begin_s) + length_s)
-        for run, end_s in zip(runs, ends, strict=True)
-        for begin_s in np.arange(first_s, end_s - length_s + 1e-6, length_s)
+class Study(Struct):
+    """`differ`: pairs of short runs of one load that differ at the 5 % level, of `pairs`, by load and figure."""
+
+    runs: int
+    longs: int
+    rows: list[Row]
+    pairs: int
+    differ: dict[str, int]
+
+
+def played(kind: str, sessions: int, seed: int) -> Records:
+    """One seeded run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "coverage.yaml"
+        path.write_text(WORKLOAD)
+        trace = TraceRef((str(path),), generate=sessions)
+        kept = play(
+            make(Recipe(trace, LOADS[kind], Limits(sessions=sessions), Waits(None), seed=seed)), load_profile(PROFILE)
+        )
+    return kept.calls, kept.sessions
+
+
+def made(folder: Path, kind: str, seed: int) -> Records:
+    return msgspec.msgpack.decode((folder / f"{kind}_{seed}.bin").read_bytes(), type=Records)
+
+
+def window(first_s: float, seconds: float) -> Window:
+    return Window(round(first_s * NS), round((first_s + seconds) * NS))
+
+
+def asked_of(run: Measured) -> list[Estimate]:
+    """Every figure, with an interval however few the sessions are."""
+    before = enough.NEEDED
+    enough.NEEDED = enough.Rule(0, {}, 0, 0.0, 0)
+    try:
+        return estimates(run, FIGURES)
+    finally:
+        enough.NEEDED = before
+
+
+def short(records: Records, kind: str, sessions: int) -> Measured:
+    return measured_records(*records, window=window(SETTLED_S, sessions / RATE_PER_S[kind]))
+
+
+def cut(records: Records, kind: str, sessions: int) -> Iterator[Measured]:
+    """A long run in windows of so many sessions, one after the other."""
+    calls = sorted(records[0], key=lambda call: call.due_ns)
+    due_s = np.array([call.due_ns for call in calls]) / NS
+    came_s = np.array([session.due_ns for session in records[1]]) / NS
+    seconds = sessions / RATE_PER_S[kind]
+    for first_s in np.arange(SETTLED_LONG_S, due_s[-1] - 40 - seconds, seconds):
+        low, high = np.searchsorted(due_s, [first_s - SETTLED_LONG_S, first_s + seconds])
+        there = np.flatnonzero((came_s >= first_s - 2 * SETTLED_LONG_S) & (came_s < first_s + seconds))
+        yield measured_records(calls[low:high], [records[1][i] for i in there], window=window(first_s, seconds))
+
+
+def whole(records: Records) -> list[float]:
+    """The truth by one long run."""
+    run = measured_records(*records)
+    last_s = float(run.calls.due_ns.max()) / NS - 40
+    told = asked_of(run.within(window(SETTLED_LONG_S, last_s - SETTLED_LONG_S)))
+    return [np.nan if one.value is None else one.value for one in told]
+
+
+def rows(kind: str, sessions: int, told: list[list[Estimate]], truth: list[float]) -> list[Row]:
+    """What the windows of one length cover."""
+    out = []
+    for i, asked in enumerate(FIGURES):
+        true, mine = truth[i], [one[i] for one in told]
+        ends = np.array([(e.low, e.high) for e in mine if e.low is not None and e.high is not None]).reshape(-1, 2)
+        values = np.array([e.value for e in mine if e.value is not None])
+        if not len(ends):
+            continue
+        below, above = float(np.mean(true < ends[:, 0])), float(np.mean(true > ends[:, 1]))
+        width = float(np.median(ends[:, 1] - ends[:, 0])) / true
+        lives = LIVES_PER_SESSION * sessions
+        loaded = enough.follows_load(asked)
+        claimed = sessions >= enough.sessions_needed(asked) and (not loaded or lives >= enough.NEEDED.lives)
+        shares = (len(ends) / len(mine), 1 - below - above, below, above, width, 3.92 * float(values.std()) / true)
+        out.append(Row(kind, asked.say(), sessions, len(mine), *(round(share, 4) for share in shares), claimed))
+    return out
+
+
+def judged(folder: Path, kind: str, seeds: range) -> Study:
+    """What the kept runs of one load cover."""
+    kept = sorted(int(path.stem.split("_")[1]) for path in folder.glob(f"{kind}_*.bin"))
+    longs, shorts = [seed for seed in kept if seed >= LONG_SEED], [seed for seed in kept if seed in seeds]
+    told: dict[int, list[list[Estimate]]] = {count: [] for count in (*COUNTS, *COUNTS_OF_LONG)}
+    truths = []
+    for seed in longs:
+        records = made(folder, kind, seed)
+        truths.append(whole(records))
+        for count in COUNTS_OF_LONG:
+            told[count] += [asked_of(run) for run in cut(records, kind, count)]
+    for seed in shorts:
+        records = made(folder, kind, seed)
+        for count in COUNTS:
+            told[count].append(asked_of(short(records, kind, count)))
+    truth = [float(value) for value in np.mean(truths, axis=0)]
+    found = [row for count, each in told.items() for row in rows(kind, count, each, truth)]
+    print(f"{kind}: {len(shorts)} runs judged", file=sys.stderr, flush=True)
+    pairs = min(len(shorts) // 2, 200)
+    return Study(
+        len(shorts),
+        len(longs),
+        found,
+        pairs,
+        {f"{kind} `{name}`": differ(folder, kind, name, shorts[: 2 * pairs]) for name in AA},
+    )
+
+
+def joined(studies: list[Study]) -> Study:
+    """Of both loads."""
+    every = [row for study in studies for row in study.rows]
+    differ = {name: count for study in studies for name, count in study.differ.items()}
+    least = min(study.runs for study in studies), min(study.longs for study in studies)
+    return Study(*least, every, min(study.pairs for study in studies), differ)
+
+
+def differ(folder: Path, kind: str, name: str, seeds: list[int]) -> int:
+    """How many pairs of runs of one load differ at the 5 % level."""
+    asked, found = figure(name), 0
+    for one, other in zip(seeds[::2], seeds[1::2], strict=True):
+        runs = [short(made(folder, kind, seed), kind, 120) for seed in (one, other)]
+        seen = [asked.observe(run) for run in runs]
+        when = begun(runs[0]), begun(runs[1])
+        p_value = differences(seen[0], seen[1], asked, paired=False, begun=when).p_value
+        found += p_value is not None and p_value < 0.05
+    return found
+
+
+def ramps(folder: Path) -> None:
+    """Windows of the long runs as they are, and with a TTFT that rises by a fifth: what the stationarity check says."""
+    print(
+        "| load | sessions | windows | flat ones flagged | rise over all of it found | over the first quarter found |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for kind in LOADS:
+        for count, longs in ((120, 2), (400, 4), (800, 8), (1600, 8)):
+            found = [
+                [flagged(run, over) for over in (0.0, 1.0, 0.25)]
+                for seed in range(LONG_SEED, LONG_SEED + longs)
+                if (folder / f"{kind}_{seed}.bin").exists()
+                for run in cut(made(folder, kind, seed), kind, count)
+            ]
+            shares = " | ".join(f"{share:.1%}" for share in np.mean(found, axis=0))
+            print(f"| {kind} | {count} | {len(found)} | {shares} |", flush=True)
+
+
+def flagged(run: Measured, over: float) -> bool:
+    """Whether the window is called a ramp or a drift, once TTFT rises from 20 % below over so much of it."""
+    calls = run.calls
+    at = (calls.due_ns - run.window.start_ns) / (run.window.end_ns - run.window.start_ns)
+    times = 1 - 0.2 * np.clip(1 - at / over, 0, 1) if over else np.ones(len(at))
+    first_ns = calls.sent_ns + (calls.first_ns - calls.sent_ns) * times
+    changed = dataclasses.replace(run, calls=dataclasses.replace(calls, first_ns=first_ns))
+    return stationarity(changed).verdict in ("ramp", "drift")
+
+
+def told(study: Study) -> str:
+    """The tables of docs/uncertainty.md."""
+    out = [
+        f"Made: {study.runs} runs of each load, and {study.longs} long ones of each ({LONG_SESSIONS:,} sessions). The "
+        f"standard error of a coverage of 95 % over {study.runs} runs is {(0.95 * 0.05 / study.runs) ** 0.5:.1%}. "
+        "Bold: an interval is given for so many sessions. In brackets: the share of windows that had one, where it was "
+        "not all.",
     ]
-    given = np.array([(e.low, e.high) for e in told if e.low is not None and e.high is not None]).reshape(-1, 2)
-    if not len(given):
-        return Row(len(told), 0.0, np.nan, np.nan, np.nan, np.nan)
-    below, above = np.mean(true < given[:, 0]), np.mean(true > given[:, 1])
-    width = float(np.median(given[:, 1] - given[:, 0]) / true)
-    return Row(len(told), len(given) / len(told), float(1 - below - above), float(below), float(above), width)
-
-
-def kept(folder: Path, kind: str, first: int, end: int) -> list[Columns]:
-    paths = [folder / f"{kind}_{seed}.npz" for seed in range(first, end)]
-    return [dict(np.load(path)) for path in paths if path.exists()]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("what", choices=("make", "long", "table"))
-    parser.add_argument("--kept", type=Path, required=True)
-    parser.add_argument("--load", nargs="+", choices=list(LOADS), default=list(LOADS))
-    parser.add_argument("--seeds", nargs=2, type=int, default=[0, 1000])
-    parser.add_argument("--sessions", nargs="+", type=int, default=[40, 60, 120])
-    parser.add_argument("--windows", action="store_true", help="of the long run cut into windows, for more sessions")
-    asked = parser.parse_args()
-    asked.kept.mkdir(parents=True, exist_ok=True)
-    if asked.what == "table":
-        table(asked.kept, asked.load, asked.seeds, asked.sessions, asked.windows)
-        return
-    long = asked.what == "long"
-    for kind in asked.load:
-        for seed in [LONG_SEED] if long else range(*asked.seeds):
-            path = asked.kept / f"{kind}_{seed}.npz"
-            if not path.exists():
-                np.savez(path, **columns(play(kind, LONG_SESSIONS if long else SESSIONS, seed)))  # type: ignore[arg-type]
-
-
-def table(folder: Path, loads: list[str], seeds: list[int], sessions: list[int], windows: bool) -> None:
-    claimed = {asked.name: enough.sessions_needed(asked.figure) for asked in FIGURES}
-    enough.SESSIONS_MEAN = enough.SESSIONS_OF_GAPS = enough.SESSIONS_OF_GAPS_TAIL = 2
-    enough.SESSIONS.update(dict.fromkeys(enough.SESSIONS, 2))
-    print("| load | figure | sessions | runs | given | covered | truth below, above | width |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for kind in loads:
-        (long,) = kept(folder, kind, LONG_SEED, LONG_SEED + 1)
-        runs = [long] if windows else kept(folder, kind, seeds[0], seeds[1])
+    for counts in (COUNTS, COUNTS_OF_LONG):
+        heads = [f"{kind} {count}" for kind in LOADS for count in counts]
+        out += ["", "| figure | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+        by = {(row.figure, f"{row.load} {row.sessions}"): row for row in study.rows}
         for asked in FIGURES:
-            true = truth(long, kind, asked)
-            for count in sessions:
-                made = row(runs, kind, asked, count, true)
-                mark = "**" if count >= claimed[asked.name] else ""
-                print(
-                    f"| {kind} | {asked.name} | {count} | {made.runs} | {made.given:.0%} "
-                    f"| {mark}{made.covered:.1%}{mark} | {made.below:.1%}, {made.above:.1%} | {made.width:.2f} |",
-                    flush=True,
+            cells = [cell(by.get((asked.say(), head))) for head in heads]
+            out.append(f"| `{asked.say()}` | " + " | ".join(cells) + " |")
+        windows = {
+            head: next((row.windows for row in study.rows if f"{row.load} {row.sessions}" == head), 0) for head in heads
+        }
+        if counts is COUNTS_OF_LONG:
+            out += ["", "Windows: " + ", ".join(f"{head}: {count}" for head, count in windows.items()) + "."]
+    out += [
+        "",
+        f"Pairs of runs of one load (120 sessions each, other seeds) that differ at the 5 % level, of {study.pairs}:",
+    ]
+    out += ["", "| load and figure | differ |", "| --- | --- |"]
+    out += [f"| {name} | {count} |" for name, count in study.differ.items()]
+    return "\n".join(out)
+
+
+def cell(row: Row | None) -> str:
+    if row is None or row.given < 0.1:
+        return "-"
+    mark = "**" if row.claimed else ""
+    return f"{mark}{row.covered:.1%}{mark}" + ("" if row.given > 0.985 else f" ({row.given:.0%})")
+
+
+def docs(check: bool) -> int:
+    """Write the tables, or say whether they are what was measured."""
+    text = DOCS.read_text()
+    head, rest = text.split(BEGIN)
+    tail = rest.split(END)[1]
+    new = head + BEGIN + "\n\n" + told(msgspec.json.decode(KEPT.read_bytes(), type=Study)) + "\n\n" + END + tail
+    if check:
+        return int(new != text)
+    DOCS.write_text(new)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("what", choices=("make", "judge", "ramps", "docs"))
+    parser.add_argument("--kept", type=Path)
+    parser.add_argument("--seeds", nargs=2, type=int, default=[0, 1000])
+    parser.add_argument("--longs", type=int, default=3)
+    parser.add_argument("--check", action="store_true")
+    asked = parser.parse_args()
+    if asked.what == "docs":
+        return docs(asked.check)
+    if asked.kept is None:
+        parser.error("--kept says where the runs are")
+    if asked.what == "ramps":
+        ramps(asked.kept)
+        return 0
+    if asked.what == "judge":
+        with ProcessPoolExecutor(len(LOADS)) as pool:
+            studies = list(pool.map(judged, [asked.kept] * len(LOADS), LOADS, [range(*asked.seeds)] * len(LOADS)))
+        KEPT.write_bytes(msgspec.json.format(msgspec.json.encode(joined(studies)), indent=1) + b"\n")
+        return 0
+    asked.kept.mkdir(parents=True, exist_ok=True)
+    for kind in LOADS:
+        for seed in [*range(LONG_SEED, LONG_SEED + asked.longs), *range(*asked.seeds)]:
+            path = asked.kept / f"{kind}_{seed}.bin"
+            if not path.exists():
+                path.write_bytes(
+                    msgspec.msgpack.encode(played(kind, SESSIONS if seed < LONG_SEED else LONG_SESSIONS, seed))
                 )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

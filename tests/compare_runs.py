@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from msgspec.structs import replace
-from planned import plan_of
 
 from workloom import seeds
 from workloom.answers.compare import Side
 from workloom.answers.trial import in_memory
 from workloom.engine import profile as engines
 from workloom.engine.profile import Profile
-from workloom.metrics.measured import Measured
-from workloom.plan import Closed, Load, Open
-from workloom.session import Call, Edge, Inherit, Part, Session
+from workloom.plan import Closed, Limits, Load, Open, Recipe, TraceRef, Waits, make
+from workloom.session import Call, Edge, Header, Inherit, Part, Session
+from workloom.traces import native
 
 OPEN = Open(1.0)
 CLOSED = Closed(8)
@@ -57,9 +59,25 @@ TIMES = [
 """What a step takes, in picoseconds."""
 
 
-def run(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 120) -> Measured:
-    return in_memory(plan_of(sessions(seed, count), load), engine(slower))
+def noisy(made: list[Session], seed: int) -> list[Session]:
+    """The same sessions on another day: waits drawn anew, and prompts up to a tenth longer or shorter."""
+    rng = seeds.stream(seed, "noise")
+
+    def again(call: Call) -> Call:
+        after = tuple(replace(edge, wait_s=round(float(rng.exponential(2.0)), 3)) for edge in call.after)
+        fresh = tuple(replace(part, tokens=max(1, round(part.tokens * rng.uniform(0.9, 1.1)))) for part in call.fresh)
+        return replace(call, after=after, fresh=fresh)
+
+    return [replace(session, calls=tuple(map(again, session.calls))) for session in made]
 
 
-def side(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 120) -> Side:
-    return Side(f"seed {seed}", (run(seed, load, slower=slower, count=count),))
+def side(seed: int, load: Load = OPEN, *, slower: float = 1.0, count: int = 120, day: int | None = None) -> Side:
+    """A run of sessions that no other seed has, in an order of its own; of one plan, but on another `day`."""
+    made = sessions(seed, count)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.jsonl"
+        native.write(path, Header(source="test"), made)
+        plan = make(Recipe(TraceRef((str(path),)), load, Limits(), Waits(None), seed=seed))
+        if day is not None:
+            plan.source = noisy(made, day)  # type: ignore[assignment]  # in the very order of the plan
+        return Side(f"seed {seed}", (in_memory(plan, engine(slower)),))

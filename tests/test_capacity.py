@@ -14,8 +14,12 @@ from workloom.answers.capacity import Axis, Met, Probe, Search, Span, Stop, Want
 from workloom.answers.capacity.belief import learned
 from workloom.answers.capacity.fleet import fleet
 from workloom.answers.capacity.history import History, Question
+from workloom.answers.capacity.probe import point
 from workloom.answers.capacity.result import Capacity
 from workloom.errors import StoreError
+from workloom.metrics.catalog import Sample
+from workloom.metrics.figure import figure
+from workloom.store.run import alone
 
 RATE = Axis("rate", "sessions/s")
 SESSIONS = Axis("concurrency", "sessions at once", whole=True)
@@ -216,6 +220,22 @@ def test_a_directory_keeps_one_question(tmp_path: Path) -> None:
     (tmp_path / "b" / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="something else"):
         History(tmp_path / "b", QUESTION)
+
+
+def test_two_commands_cannot_go_on_with_one_search(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(StoreError, match="another command is at work"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+def test_a_figure_most_of_which_was_cut_off_is_no_figure() -> None:
+    """Makespans that ended within the run are the short ones: by them alone an overloaded server would hold."""
+    about, took = figure("task_makespan_p90"), np.linspace(1.0, 2.0, 80)
+    few = point(about, Sample(took, np.arange(80.0), censored=20))
+    assert few.value == pytest.approx(1.9) and few.censored == 20
+    many = point(about, Sample(took, np.arange(80.0), censored=21))
+    assert many.value is None and "21% of the tasks were cut off" in many.why
 
 
 def test_a_line_that_a_kill_cut_off_is_made_again(tmp_path: Path) -> None:

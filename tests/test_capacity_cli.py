@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from workloom.answers import trial
 from workloom.cli import app
+from workloom.drive.http import HttpOptions
+from workloom.errors import Hopeless, UsageError
+from workloom.execute import Live
 
 ONE_CALL = (
     '{"format":"workloom","version":1,"source":"test"}\n'
@@ -53,7 +57,7 @@ def test_as_many_sessions_as_the_engine_runs_at_once(
         "--over",
         "concurrency",
         "--calls",
-        "400",
+        "160",
         "--slo",
         "ttft_p95<=0.3s",
     ]
@@ -75,7 +79,7 @@ def test_twice_the_sessions_take_twice_the_replicas(
     words = [trace, *ENGINE, "--max-num-seqs", "4", "--router", "least_outstanding", "--over", "replicas"]
     for sessions, replicas in (("8", 2), ("12", 3)):
         out = str(tmp_path / sessions)
-        slo = ("--slo", "ttft_p95<=0.3s", "--calls", "400", "--beside", "0", "--concurrency", sessions, "-o", out)
+        slo = ("--slo", "ttft_p95<=0.3s", "--calls", "160", "--beside", "0", "--concurrency", sessions, "-o", out)
         (found,) = asked(capsys, *words, *slo)["capacities"]
         assert (found["value"], found["low"], found["high"]) == (replicas, replicas, replicas)
 
@@ -99,3 +103,41 @@ def test_runs_that_are_too_short_are_not_judged(trace: str, tmp_path: Path, caps
     (found,) = asked(capsys, *words, "-o", str(tmp_path / "out"))["capacities"]
     assert found["status"] == "not enough data"
     assert "ttft_p99 needs 500" in found["why"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--salt", "5"], "each hits the KV of the one before"),
+        (["--text", "recorded"], "each hits the KV of the one before"),
+        (["--rate", "2"], "what is looked for cannot be given"),
+        (["--over", "replicas", "--rate", "2"], "a live server has the replicas it has"),
+    ],
+)
+def test_a_live_search_in_which_runs_would_meet_is_refused_before_the_first(
+    trace: str, tmp_path: Path, more: list[str], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        run(
+            *("capacity", trace, "--url", "http://127.0.0.1:9/v1", "--model", "any", "--slo", "errors<2%"),
+            *more,
+            *("-o", str(tmp_path / "out")),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("calls", "status", "code"), [("120", "never holds", 3), ("20", "not enough data", 4)])
+def test_a_promise_that_no_load_keeps_is_broken_where_the_runs_can_tell(
+    trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], calls: str, status: str, code: int
+) -> None:
+    words = ("--over", "concurrency", "--calls", calls, "--slo", "ttft_p95<=1us", "--json")
+    assert run("capacity", trace, *ENGINE, *words, "-o", str(tmp_path / "out")) == code
+    (found,) = json.loads(capsys.readouterr().out)["capacities"]
+    assert found["status"] == status
+
+
+def test_a_server_that_is_gone_has_broken_no_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "PATIENCE_S", 0.0)
+    gone = Live(http=HttpOptions(urls=("http://127.0.0.1:9/v1",), model="m", salt=1), salt=1)
+    with pytest.raises(Hopeless, match="the server was lost"):
+        trial.require_server(gone, Path("probe-000"), "the same command goes on")

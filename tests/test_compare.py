@@ -503,7 +503,15 @@ def test_a_slower_engine_is_told_and_fails_the_gate(
     out = capsys.readouterr().out
     assert "paired: the plans are the same" in out
     assert "--prefix-cache off" in out and "prefix_cache" in out
-    assert "20 sessions, 60 needed for a p95" in out  # of all figures; each call against itself needs fewer
+    found = compare(open_side(str(runs / "plain")), open_side(str(runs / "cold")))
+    rows = {row.figure: row for row in found.rows}
+    for name in ("ttft_p50", "ttft_p95", "e2e_p50", "e2e_p95", "task_makespan_p50"):
+        assert rows[name].verdict == "worse" and rows[name].holds and not rows[name].by_test, rows[name]
+    assert rows["tpot_mean"].verdict == "worse" and rows["tpot_mean"].by_test  # 20 sessions are few for what gaps do
+    assert "worse (test)" in out and "by the test alone (they differ by more than 10%): 20 sessions in both" in out
+    gated = ["compare", str(runs / "plain"), str(runs / "cold"), "--gate"]
+    assert workloom(monkeypatch, *gated, "ttft_p95:+5%") == workloom(monkeypatch, *gated, "tpot_mean:+50%") == 3
+    assert workloom(monkeypatch, *gated, "errors:+1pp") == 4
     assert "role=explore" in out and "canonical-16 main/53" in out
     words = [str(runs / "lines"), str(runs / "slow")]
     assert workloom(monkeypatch, "compare", *words, "--gate", "e2e_mean:+5%") == 3
@@ -515,6 +523,21 @@ def test_a_slower_engine_is_told_and_fails_the_gate(
     assert (row["figure"], row["verdict"]) == ("e2e_mean[turn=0]", "worse")
     assert row["difference"]["ratio_low"] > 1.05
     assert told["pairing"]["kind"] == "paired"
+
+
+def test_the_example_of_the_page_is_what_is_printed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "compare.md").read_text()
+    block = page.partition("## An example")[2].partition("## ")[0].partition("    A  runs/on")[2]
+    lines = [line.strip() for line in block.splitlines()[1:] if line.strip() not in ("", "...")]
+    words = ["--gate", "ttft_p95:+5%", "--gate", "tpot_mean:+50%"]
+    assert workloom(monkeypatch, "compare", str(runs / "plain"), str(runs / "cold"), *words) == 3
+    out = capsys.readouterr().out.replace(str(runs / "plain"), "runs/on").replace(str(runs / "cold"), "runs/off")
+    printed = iter([line.strip() for line in out.splitlines()])
+    assert len(lines) > 40
+    for line in lines:
+        assert line in printed, line  # in this order
 
 
 def test_a_run_and_itself_again_are_identical(

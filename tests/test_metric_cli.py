@@ -91,6 +91,10 @@ def test_goodput_by_slos(directory: str, capsys: pytest.CaptureFixture[str]) -> 
     assert good["per_s"] == pytest.approx(found["goodput_calls_per_s"])
     assert document["goodput"]["broken"] == {"ttft<=0.2": good["ended"] - good["good"]}
     assert "kept every limit. ttft<=0.2 broken by" in " ".join(said(capsys, directory, *slos).split())
+    groups = json.loads(said(capsys, directory, *slos, "--by", "agent", "--json"))["groups"]
+    by_kind = [{each["figure"]: each["value"] for each in group["estimates"]} for group in groups]
+    assert len(by_kind) == 2 and all(0 < kind["good_call_share"] <= 1 for kind in by_kind)
+    assert sum(kind["goodput_calls_per_s"] for kind in by_kind) == pytest.approx(found["goodput_calls_per_s"])
 
 
 def test_kinds_of_calls_as_a_table_and_as_csv(directory: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -459,7 +459,7 @@ def story() -> tuple[list[CallRecord], list[SessionRecord]]:
         for i in range(10)
     ]
     records[3] = call(3, status="error", error_kind="connect", instance=3, sent_ns=None)
-    return records, [session(i, i, i + 0.9, "failed" if i == 3 else "ok") for i in range(10)]
+    return records, [session(i, i, i + 0.901, "failed" if i == 3 else "ok") for i in range(10)]
 
 
 def test_a_run_on_disk_has_the_numbers_of_its_records(tmp_path_factory: pytest.TempPathFactory) -> None:

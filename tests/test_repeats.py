@@ -11,7 +11,10 @@ from test_cli import workloom
 from test_until import trace
 from test_workers import url as url  # the server, as a fixture
 
-from workloom.answers.repeats import USUAL, definition, figures_of, is_repeats, repeats, row
+from workloom.answers.repeats import USUAL, define, definition, figures_of, is_repeats, repeats, row
+from workloom.answers.slo import slo
+from workloom.cli.repeats import _conclude
+from workloom.cli.slo_options import SloOptions
 from workloom.errors import StoreError
 from workloom.metrics.estimate import Estimate
 from workloom.metrics.figure import figure
@@ -107,3 +110,11 @@ def test_what_makes_no_sense_is_refused_before_a_run(
     assert not (tmp_path / "out").exists()
     with pytest.raises(StoreError, match="no repeated runs"):
         repeats(tmp_path, [])
+
+
+def test_promises_of_runs_without_a_call_are_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs that were all lost say nothing, and nothing is no pass."""
+    define(tmp_path, [1, 2], [])
+    assert _conclude(tmp_path, True, [slo("errors<2%")], SloOptions(), ()) == 4
+    (told,) = json.loads(capsys.readouterr().out)["slos"]
+    assert (told["verdict"], told["estimate"]["why"]) == ("not enough data", "not enough data: no run holds a call")

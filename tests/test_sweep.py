@@ -77,6 +77,9 @@ class InProcess:
                 app(list(job.argv), exit_on_error=False, print_error=False, result_action="return_value")
         except WorkloomError as fault:
             code, error = 1, str(fault)
+        except SystemExit as end:
+            assert isinstance(end.code, int)
+            code, error = end.code, f"it ended with {end.code}"
         return Ended(code, error, began, host.monotonic() - at_s)
 
     def interrupt(self) -> None:
@@ -302,6 +305,7 @@ def test_all_faults_of_all_points_are_told_and_nothing_is_left_behind(sweep: Swe
         (("--vary", "rate=1,2", "--seed", "random", *ENGINE), "can be said again"),
         (("--vary", "rate=1,2", "--event-log", "log.jsonl", *ENGINE), "one file for several points"),
         (("--vary", "rate=1,2", "--figure", "ttft_p95x", *ENGINE), "no such metric"),
+        (("--vary", "until=ttft_p95,ttft_p50±5%", "--rate", "1", *ENGINE), "how well a figure must be known"),
         (("--vary", "rate=1,2", "--slo", "ttft_p95<=5parsec", *ENGINE), "no figure in parsec"),
         (("--vary", "concurrency=1,2", "--url", "http://127.0.0.1:9/v1", "--salt", "7"), "earlier ones left"),
         (ENGINE, "what is varied is missing"),
@@ -320,6 +324,12 @@ def test_a_directory_with_something_else_in_it_is_left_alone(sweep: Sweep, trace
     (tmp_path / "sweep/mine").write_text("mine")
     told = sweep(trace, *ENGINE, "--vary", "rate=1,2", code=2)
     assert "directory of its own" in told.err and [each.name for each in (tmp_path / "sweep").iterdir()] == ["mine"]
+
+
+def test_a_run_that_ended_at_its_cap_before_it_knew_enough_is_a_point_like_any(sweep: Sweep, trace: str) -> None:
+    words = (trace, *ENGINE, "--concurrency", "2", "--sessions", "12", "--vary", "until=ttft_p95±1%,ttft_p50±1%")
+    assert [row["error"] for row in sweep(*words, "--json").rows] == ["", ""]
+    assert sweep(*words, "--json").ran == []
 
 
 # -- how points are carried out

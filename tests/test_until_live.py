@@ -49,7 +49,7 @@ def test_ctrl_c_ends_it_as_any_run(tmp_path: Path, url: str) -> None:
     told = running.communicate(timeout=30)
     assert running.returncode == 130, told
     run = open_run(out)
-    assert run.manifest.status == "interrupted" and len(list(run.calls())) > 5
+    assert run.manifest.status == "interrupted" and "ok" in {call.status for call in run.calls()}
     until = read_until(out)
     assert until is not None and until.verdict == "not reached"
 

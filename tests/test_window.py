@@ -288,6 +288,14 @@ def test_the_second_interrupt_ends_the_run_at_once() -> None:
     assert all(r.done_ns == 5 * S for r in played.log.calls if r.status == "censored")
 
 
+def test_an_interrupt_in_the_drain_says_so_and_the_window_is_whole() -> None:
+    plan = plan_of([chain(9, 1.0, "a")], Closed(1), Limits(duration_s=4.0))
+    played = Played(plan, {"c1": 5.0}, at={5.0: lambda self: self.control.drain()}, drain_s=60.0)
+    assert played.end.reason == "interrupted", "whoever makes several runs has to stop"
+    assert (played.end.window_end_ns, played.end.loaded_until_ns) == (4 * S, 4 * S)
+    assert [(r.call, r.status) for r in played.log.calls] == [("c0", "ok"), ("c1", "ok")]
+
+
 def test_an_interrupted_warm_up_ends_too() -> None:
     plan = changed(plan_of([chain(3)], Closed(2), Limits(sessions=2)), warmup=Warmup(calls_per_slot=1))
     played = Played(plan, {"c0": 50.0}, at={4.0: lambda self: self.control.stop()})

@@ -334,6 +334,10 @@ def test_the_explanation_is_json_and_fits_a_terminal() -> None:
     text = console.export_text()
     assert "critical path" in text
     assert "of sessions, 1 failed" in text
+    longest = told.calls[0]
+    assert f"call {longest.ordinal} of session {longest.instance} ({longest.agent}), 10.0 s, saves" in " ".join(
+        text.split()
+    )
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from workloom.errors import UsageError, WorkloomError
 from workloom.metrics.estimate import Estimate, estimates
-from workloom.metrics.figure import Figure, figure
+from workloom.metrics.figure import SECONDS, Figure, figure
 from workloom.metrics.measured import Measured
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 3, "not enough data": 4}
 BEYOND = 5
 """Values that must lie beyond a percentile before its point alone may be judged: 100 calls for a p95."""
 
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0, "h": 3600.0}
 _NUMBER = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?|[-+]?inf|nan"
 _PATTERN = re.compile(rf"(?P<figure>[^<>≤≥]+?)\s*(?P<sign><=|>=|<|>|≤|≥)\s*(?P<number>{_NUMBER})\s*(?P<unit>\S*)", re.I)
 _SIGNS: dict[str, Sign] = {"≤": "<=", "≥": ">=", "<=": "<=", "<": "<", ">=": ">=", ">": ">"}
@@ -128,7 +127,7 @@ def slo(text: str, where: str = "--slo") -> Slo:
 def _limit(about: Figure, number: str, unit: str, text: str, where: str) -> float:
     """The limit in the unit of its metric."""
     kind = about.about.unit
-    units = {"s": _SECONDS, "share": {"%": 0.01}, "ratio": {"%": 0.01}}.get(kind, {kind: 1.0})
+    units = {"s": SECONDS, "share": {"%": 0.01}, "ratio": {"%": 0.01}}.get(kind, {kind: 1.0})
     try:
         value = float(number)
     except ValueError:
@@ -225,8 +224,13 @@ def short_of(one: Slo, found: Estimate) -> str:
 
 def overall(judgements: Iterable[Judgement]) -> Verdict:
     """fail if one failed, else not enough data if one has not enough, else pass."""
-    verdicts = {one.verdict for one in judgements}
-    return "fail" if "fail" in verdicts else "not enough data" if "not enough data" in verdicts else "pass"
+    return together(one.verdict for one in judgements)
+
+
+def together(verdicts: Iterable[Verdict]) -> Verdict:
+    """The same of verdicts alone. Of none it is a pass: ask only where something was promised."""
+    given = set(verdicts)
+    return "fail" if "fail" in given else "not enough data" if "not enough data" in given else "pass"
 
 
 def exit_code(judgements: Iterable[Judgement]) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workloom.drive.driver import Options, Progress
-from workloom.execute import Live, Simulated, execute
+from workloom.errors import BackendError, Hopeless
+from workloom.execute import Live, Simulated, execute, preflight
 from workloom.metrics.measured import Measured, measured, measured_records
 from workloom.metrics.summary import summary_json
 from workloom.plan import Plan
@@ -36,3 +37,15 @@ def in_memory(plan: Plan, server: Profile | Fleet, options: Options | None = Non
 
     played = play(plan, server, options=options)
     return measured_records(played.calls, played.sessions, window=played.window)
+
+
+PATIENCE_S = 10.0
+"""How long a server may take to be heard of again after a run that went badly, before it counts as lost."""
+
+
+def require_server(target: Live, where: Path, hint: str) -> None:
+    """A server that is gone says nothing of what it can carry. Raises Hopeless where none answers any more."""
+    try:
+        preflight(target, PATIENCE_S)
+    except BackendError as fault:
+        raise Hopeless("the server was lost", where=str(where), found=fault.what, hint=hint) from fault

@@ -128,6 +128,8 @@ def known(run: Measured, goal: Goal) -> Known:
         return Known(name, Estimate(goal.figure.say(), None, why=f"not enough data: {fault.what}"), None, None)
     wide = half_width(found)
     wanted = goal.wanted(found) if found.value is not None else None
+    if found.value == 0 and goal.relative and wide:
+        return Known(name, found, wide, wanted, why="of 0 no share can be reached: ask for a width in its own unit")
     if goal.reached(found) or not found.value or math.isinf(found.value):
         return Known(name, found, wide, wanted)
     relative = goal.half_width if goal.relative else goal.half_width / abs(found.value)

@@ -30,6 +30,8 @@ from workloom.store.run import alone, write_whole
 STARTS = {"rate": 1.0, "concurrency": 8.0, "replicas": 1.0}
 BATCH = 4
 """Simulated runs that are chosen together, however many of them run at once."""
+EXIT_CODES = {"found": 0, "always holds": 0, "never holds": 3, "not enough data": 4}
+"""As of SLOs: a promise that no load keeps is broken."""
 PROPOSED_GROW = 1.25
 """Factor of the bracket where a simulator has proposed where to look."""
 
@@ -75,9 +77,10 @@ def capacity(asked: Asked, options: CapacityOptions, out: str | None, json: bool
     if json:
         print(encoded.decode())
     print(f"search kept in {path}", file=sys.stderr)
-    if any(answer.status == "not enough data" for answer in found):
+    code = max(EXIT_CODES[answer.status] for answer in found)
+    if code:
         sys.stdout.flush()
-        sys.exit(4)
+        sys.exit(code)
 
 
 def _searched(

@@ -168,7 +168,7 @@ def live(point: Point, said: Live, history: History) -> Callable[[list[Want]], I
 
 
 def _live(point: Point, said: Live, history: History, want: Want) -> Probe:
-    from workloom.answers.trial import again, kept
+    from workloom.answers.trial import again, kept, require_server
     from workloom.errors import Hopeless
 
     with contextlib.redirect_stderr(io.StringIO()):
@@ -183,6 +183,8 @@ def _live(point: Point, said: Live, history: History, want: Want) -> Probe:
     if status == "interrupted":
         raise KeyboardInterrupt
     told = observe(run, point.slos, drain_s=prepared.options.drain_s)
+    if told.verdict != "pass":
+        require_server(said, path, "this run is not counted; once the server is up again the same command goes on")
     if status == "failed":  # it failed more calls than was allowed: no figure makes that good
         told = structs.replace(told, verdict="fail")
         note = note or str(run.manifest.error if run.manifest is not None else "")

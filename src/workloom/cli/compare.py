@@ -126,7 +126,8 @@ def _rows(found: Comparison) -> Table:
     for row in found.rows:
         if _unknown(row):
             continue
-        cells = _value(row.a, row.unit), _value(row.b, row.unit), _ratio(row), _difference(row)
+        values = _value(row.a, row.difference.a, row.unit), _value(row.b, row.difference.b, row.unit)
+        cells = (*values, _ratio(row), _difference(row))
         verdict = Text(_verdict(row, found.same), style=STYLES.get(row.verdict, ""))
         if row.difference.p_value is not None and row.verdict != "identical":
             verdict.append(f"\np {row.difference.p_value:.2g}", style="dim")
@@ -134,9 +135,10 @@ def _rows(found: Comparison) -> Table:
     return table
 
 
-def _value(estimate: Estimate, unit: str) -> str:
-    """A value and, below it, its interval."""
-    return "\n".join([readable(estimate.value, unit), *_span(estimate.low, estimate.high, unit)])
+def _value(estimate: Estimate, compared: float | None, unit: str) -> str:
+    """A value and, below it, its interval; of too few values to stand by itself the one that was compared."""
+    value = compared if estimate.value is None else estimate.value
+    return "\n".join([readable(value, unit), *_span(estimate.low, estimate.high, unit)])
 
 
 def _ratio(row: Row) -> str:
@@ -182,7 +184,7 @@ def _verdict(row: Row, same: float) -> str:
     if row.verdict == "same":
         return f"same within {100 * same:.3g}%"
     if row.verdict in ("better", "worse", "higher", "lower"):
-        return row.verdict + ("" if row.holds else "?")
+        return row.verdict + ("" if row.holds else "?") + (" (test)" if row.by_test else "")
     return row.verdict
 
 
@@ -197,10 +199,10 @@ def _print_chance(found: Comparison, out: Console) -> None:
                 style="dim",
             )
         )
-    unclear = [row for row in found.rows if row.verdict == "cannot tell" and not _unknown(row)]
-    for why in dict.fromkeys(row.why for row in unclear):
-        names = _first([row.figure for row in unclear if row.why == why])
-        out.print(Text(f"cannot tell ({names}): {why}", style="dim"))
+    unclear = [row for row in found.rows if row.why and not _unknown(row)]
+    for verdict, why in dict.fromkeys((row.verdict, row.why) for row in unclear):
+        names = _first([row.figure for row in unclear if (row.verdict, row.why) == (verdict, why)])
+        out.print(Text(f"{verdict} ({names}): {why}", style="dim"))
     unknown = [row.figure for row in found.rows if _unknown(row)]
     if unknown:
         out.print(Text(f"{len(unknown)} figures that neither has: {_first(unknown)}", style="dim"))

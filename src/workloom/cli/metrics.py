@@ -132,6 +132,8 @@ def _answer(name: str, run: Measured, figures: Sequence[Figure], asked: MetricsO
     given = run.given if run.given.say() else None
     if asked.by is not None:
         chosen = [*figures, *_of_calls(asked)] or [figure(text) for text in BY_FIGURES]
+        if asked.slo:
+            chosen += [figure(metric.name) for metric in goodput.METRICS if metric.of_calls]
         return Answer(name, window, given, [], asked.by, breakdown(run, asked.by, chosen))
     found = headline(run, asked.headline) if asked.headline is not None else []
     if asked.slo:

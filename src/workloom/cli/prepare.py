@@ -90,6 +90,7 @@ def prepare(
 
 
 def preset_of(name: str | None) -> Preset | None:
+    """The scenario of that name; None without one. Raises UsageError for a name that is none."""
     if name is None:
         return None
     from workloom.plan.scenarios import SCENARIOS
@@ -155,6 +156,7 @@ def _own_options(
 
 
 def options_of(running: RunOptions, text: TextOptions, preset: Preset | None) -> Options:
+    """How a run treats time-outs, failures and its end; what is not given is the scenario's. Raises UsageError."""
     usual = preset or Options()
     timeout_s = running.timeout if running.timeout is not None else usual.timeout_s or math.inf
     drain_s = running.drain if running.drain is not None else usual.drain_s
@@ -177,6 +179,7 @@ def options_of(running: RunOptions, text: TextOptions, preset: Preset | None) ->
 def target_of(
     engine: EngineOptions, server: ServerOptions, text: TextOptions, watch: WatchOptions, preset: Preset | None
 ) -> Simulated | Live:
+    """What a run goes against: a simulated engine or fleet, or the servers at --url. Raises UsageError."""
     if not server.url and engine.engine is None and engine.fleet is None:
         raise UsageError(
             "where to run is missing",

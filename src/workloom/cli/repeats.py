@@ -29,7 +29,7 @@ from workloom.execute import Live, execute
 from workloom.execute.goals import goals
 from workloom.execute.until import Verdict
 from workloom.metrics.estimate import Estimate
-from workloom.report.units import text
+from workloom.report.units import span, text
 
 MOST = 1000
 
@@ -227,9 +227,7 @@ def _print(found: Repeats, verdicts: dict[str, Verdict]) -> None:
 
 
 def _interval(estimate: Estimate, unit: str) -> str:
-    if estimate.low is None or estimate.high is None:
-        return "–"
-    return f"{text(estimate.low, unit)} to {text(estimate.high, unit)}"
+    return span(estimate.low, estimate.high, unit) or "–"
 
 
 def _typical(within: Sequence[Estimate]) -> str:

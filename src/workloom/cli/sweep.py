@@ -19,6 +19,7 @@ from workloom.cli.prepare import Asked, preset_of
 from workloom.cli.slo_options import SloOptions
 from workloom.cli.sweep_output import page_of, print_csv, print_json, print_table
 from workloom.cli.sweep_points import Checked
+from workloom.cli.until import NOT_REACHED
 from workloom.errors import UsageError, WorkloomError
 from workloom.metrics.figure import figure
 from workloom.store.run import alone
@@ -175,7 +176,7 @@ def _run(path: Path, checked: list[Checked], jobs: int) -> bool:
     def ended(job: carry.Job, end: carry.Ended) -> None:
         nonlocal done
         done += 1
-        became: history.Became = "finished" if end.code == 0 else "failed"
+        became: history.Became = "finished" if end.code in (0, NOT_REACHED) else "failed"
         if end.code == carry.INTERRUPTED:
             became = "interrupted"
         attempt = history.Attempt(job.name, became, end.began, end.wall_s, end.code, end.error, end.peak_bytes)

@@ -17,8 +17,10 @@ from workloom.store.run import write_whole
 
 def print_table(found: Results, question: Question) -> None:
     """Tables to stdout; where nobody says how wide it is, wide enough for their columns."""
-    wide = max(100, 16 * (len(varied(found.rows)) + 2) + 26 * len(question.figures))
-    console = Console(width=None if sys.stdout.isatty() else wide, highlight=False, markup=False)
+    others = len(varied(found.rows)) + 2
+    console = Console(width=max(100, 16 * others + 26 * len(question.figures)), highlight=False, markup=False)
+    if sys.stdout.isatty():  # a narrow one breaks lines, not every word into letters
+        console.width = max(Console().width, 10 * others + 13 * len(question.figures))
     print(lead(found, question))
     print_tables(console, [each for each in sections(found, question) if each.tables])
 

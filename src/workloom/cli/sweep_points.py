@@ -198,6 +198,7 @@ def _cannot(asked: Asked, targets: dict[str, str]) -> list[str]:
 
     `targets`: the faults of targets that were made for earlier points.
     """
+    from workloom.execute.goals import goals
     from workloom.plan.load import check as load_faults
 
     try:
@@ -212,8 +213,9 @@ def _cannot(asked: Asked, targets: dict[str, str]) -> list[str]:
         _fault_of(lambda: options_of(asked.running, asked.text, preset)),
         targets[target],
         _fault_of(lambda: make_recipe(asked.trace, asked.reading, asked.load, None, preset)),
+        _fault_of(lambda: goals(asked.running.until)) if asked.running.until else "",
     ]
-    if not faults[-1]:
+    if not faults[2]:
         faults += load_faults(make_recipe(asked.trace, asked.reading, asked.load, None, preset).load)
     return [fault for fault in faults if fault]
 

@@ -11,7 +11,7 @@ from workloom.answers.until import Ended, Known, most
 from workloom.cli.show import console
 from workloom.execute.goals import goal
 from workloom.plan import Plan
-from workloom.report.units import text
+from workloom.report.units import span, text
 
 NOT_REACHED = 4
 """Exit code of a run that ended at its cap: as for an SLO, not enough data."""
@@ -23,6 +23,10 @@ def announce(plan: Plan) -> None:
     """What the run goes on for, and how long at most."""
     if plan.recipe.limits.until:
         print(f"until {', '.join(plan.recipe.limits.until)}; at most {most(plan)}", file=sys.stderr)
+    for one in map(goal, plan.recipe.limits.until or ()):
+        if one.relative and one.figure.about.unit == "share" and one.figure.about.better == "lower":
+            said = f"{one.say()} is a share of {one.figure.say()}, and cannot be reached while that is 0"
+            print(f"warning: {said}; {one.figure.say()}±0.5pp asks for percentage points", file=sys.stderr)
 
 
 def print_ended(ended: Ended) -> None:
@@ -63,7 +67,7 @@ def _row(known: Known) -> tuple[str, str, str, str, str]:
         said = text(wide, unit)
     takes = f"takes {known.sessions_needed:,} sessions" if known.sessions_needed is not None else known.why
     value = text(estimate.value, unit)
-    return known.goal, value, f"{text(estimate.low, unit)} to {text(estimate.high, unit)}", said, takes
+    return known.goal, value, span(estimate.low, estimate.high, unit) or "–", said, takes
 
 
 def _verdict(ended: Ended) -> str:

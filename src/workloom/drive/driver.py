@@ -243,7 +243,9 @@ class _Drive:
         else:
             end = now + 1
         end = max(end, self.start_ns)
-        return End(self.start_ns, end, min(loaded, end), self.progress.sessions_done, self.reason, self.fault)
+        # Ctrl-C counts in the drain too: the window is whole by then, but whoever makes several runs has to stop
+        reason: Reason = "interrupted" if self.interrupted and self.reason != "hopeless" else self.reason
+        return End(self.start_ns, end, min(loaded, end), self.progress.sessions_done, reason, self.fault)
 
     async def _open(self) -> None:
         """Warm up, then offer the load."""

@@ -17,13 +17,12 @@ from msgspec import Struct
 from workloom.errors import UsageError, WorkloomError
 from workloom.metrics.catalog import find
 from workloom.metrics.estimate import Estimate
-from workloom.metrics.figure import Figure, figure
+from workloom.metrics.figure import SECONDS, Figure, figure
 
 OPTION = "--until"
 _GOAL = re.compile(
     r"(?P<figure>[^±<>]+?)\s*(?:±|\+/?-)\s*(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[%a-zµ]*)", re.I
 )
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0, "h": 3600.0}
 _FORM = "FIGURE±5%, FIGURE±50ms"
 
 
@@ -100,8 +99,8 @@ def _of(about: Figure, number: float, unit: str, text: str) -> Goal:
         return Goal(about, number / 100, relative=True)
     if unit == "pp" and kind == "share":
         return Goal(about, number / 100, relative=False)
-    if unit in _SECONDS and kind == "s":
-        return Goal(about, number * _SECONDS[unit], relative=False)
+    if unit in SECONDS and kind == "s":
+        return Goal(about, number * SECONDS[unit], relative=False)
     if not unit and kind != "s":
         return Goal(about, number, relative=False)
     units = {"s": "%, s, ms, us, min or h", "share": "%, pp, or a share without a unit"}

@@ -16,7 +16,8 @@ from workloom.metrics.streams import streams
 def _of_due(run: Measured, values: Floats, cut_off: Bools) -> Sample:
     """One value a call due in the window; `cut_off`: rows that have none because the run ended first."""
     due = run.due
-    return Sample(values[due], run.calls.instance[due], censored=int(np.count_nonzero(due & cut_off)))
+    cut = int(np.count_nonzero(due & cut_off))
+    return Sample(values[due], run.calls.instance[due], censored=cut, at_ns=run.calls.due_ns[due])
 
 
 def ttft_s(run: Measured) -> Sample:
@@ -112,7 +113,8 @@ def errors(run: Measured) -> Totals:
     was never sent, because what it depends on failed. One that was refused (too long for the context) never left,
     and counts as failed."""
     due = run.due & (run.calls.status != CANCELLED)
-    return Totals(run.calls.failed[due].astype(np.float64), np.ones(int(due.sum())), run.calls.instance[due])
+    failed = run.calls.failed[due].astype(np.float64)
+    return Totals(failed, np.ones(len(failed)), run.calls.instance[due], run.calls.due_ns[due])
 
 
 def completed(run: Measured) -> Totals:
@@ -120,7 +122,7 @@ def completed(run: Measured) -> Totals:
     they depend on failed, and those that the end of the run cut off are missing from it."""
     due = run.due
     ok = (run.calls.status[due] == OK).astype(np.float64)
-    return Totals(ok, np.ones(len(ok)), run.calls.instance[due])
+    return Totals(ok, np.ones(len(ok)), run.calls.instance[due], run.calls.due_ns[due])
 
 
 def _cut(run: Measured) -> Bools:

@@ -29,6 +29,7 @@ class Sample:
 
     `weights`: how often each value was seen, where equal (or binned) values stand together; None: once each.
     `censored`: how many have no value because the run ended first; `resolution`: relative error of the values.
+    `at_ns`: when each came about (a call when it was due), where that is known: what is near in time is alike.
     """
 
     values: Floats
@@ -36,6 +37,7 @@ class Sample:
     weights: Floats | None = None
     censored: int = 0
     resolution: float = 0.0
+    at_ns: Floats | None = None
 
 
 @dataclass(slots=True)
@@ -44,11 +46,13 @@ class Totals:
     have several rows.
 
     Where `whole` is one number (the seconds of the window, GPUs x seconds), it is the same however sessions are drawn.
+    `at_ns`: when each part came, where that is known.
     """
 
     part: Floats
     whole: Floats | float
     session: Floats
+    at_ns: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,39 +25,45 @@ def output_in_window(calls: Calls, carried: Floats, delivered: Floats) -> Floats
     return np.divide(delivered * counted, carried, out=np.zeros_like(carried), where=carried > 0)
 
 
-def _per_s(run: Measured, amounts: Floats) -> Totals | None:
-    """What calls add, over the seconds of the window. Sessions that were due in it but added nothing count as well."""
+def _per_s(run: Measured, amounts: Floats, at_ns: Floats) -> Totals | None:
+    """What calls add, and when, over the seconds of the window. Sessions that were due in it but added nothing count as
+    well."""
     seconds = run.window.seconds
     if seconds <= 0:
         return None
     there = (amounts > 0) if run.only is None else (amounts > 0) & run.only
     there |= run.due
-    return Totals(amounts[there], seconds, run.calls.instance[there])
+    return Totals(
+        amounts[there], seconds, run.calls.instance[there], np.where(amounts > 0, at_ns, run.calls.due_ns)[there]
+    )
 
 
 def output_tokens_per_s(run: Measured) -> Totals | None:
     """Output tokens whose chunk came in the window / its seconds, reasoning included. Where the server counted a call's
     tokens itself, its count is spread evenly over the call's chunks."""
     flow = streams(run)
-    return _per_s(run, output_in_window(run.calls, flow.carried, flow.delivered))
+    start_ns, end_ns = (
+        np.clip(at, run.window.start_ns, run.window.end_ns) for at in (run.calls.first_ns, run.calls.last_ns)
+    )
+    return _per_s(run, output_in_window(run.calls, flow.carried, flow.delivered), (start_ns + end_ns) / 2)
 
 
 def prompt_tokens_per_s(run: Measured) -> Totals | None:
     """Prompt tokens of calls whose first token came in the window / its seconds, cached ones included."""
     first = run.window.holds(run.calls.first_ns)
-    return _per_s(run, np.where(first, run.prompt_tokens, 0.0))
+    return _per_s(run, np.where(first, run.prompt_tokens, 0.0), run.calls.first_ns)
 
 
 def uncached_tokens_per_s(run: Measured) -> Totals | None:
     """Prompt tokens that the server did not take from its cache, of calls whose first token came in the window / its
     seconds. Over the calls that report what was cached; none if none does."""
     computed = np.where(run.window.holds(run.calls.first_ns), run.calls.prompt_tokens - run.calls.cached_tokens, np.nan)
-    return _per_s(run, np.nan_to_num(computed)) if np.isfinite(computed).any() else None
+    return _per_s(run, np.nan_to_num(computed), run.calls.first_ns) if np.isfinite(computed).any() else None
 
 
 def calls_per_s(run: Measured) -> Totals | None:
     """Calls that ended well in the window / its seconds."""
-    return _per_s(run, ended(run).astype(np.float64))
+    return _per_s(run, ended(run).astype(np.float64), run.calls.done_ns)
 
 
 def ended(run: Measured) -> Bools:
@@ -74,7 +80,8 @@ def sessions_per_s(run: Measured) -> Totals | None:
         return None
     well = sessions.ok & run.window.holds(sessions.end_ns)
     there = well | run.window.holds(sessions.due_ns)
-    return Totals(well[there].astype(np.float64), seconds, sessions.instance[there])
+    at_ns = np.where(well, sessions.end_ns, sessions.due_ns)[there]
+    return Totals(well[there].astype(np.float64), seconds, sessions.instance[there], at_ns)
 
 
 def _per_gpu(whole: Callable[[Measured], Totals | None], run: Measured) -> Totals | None:
@@ -82,7 +89,7 @@ def _per_gpu(whole: Callable[[Measured], Totals | None], run: Measured) -> Total
     if found is None or gpus is None:
         return None
     assert isinstance(found.whole, float)
-    return Totals(found.part, found.whole * gpus, found.session)
+    return Totals(found.part, found.whole * gpus, found.session, found.at_ns)
 
 
 def output_tokens_per_s_per_gpu(run: Measured) -> Totals | None:

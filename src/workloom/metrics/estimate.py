@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from workloom.metrics.catalog import Sample, Totals
 from workloom.metrics.figure import Figure
+from workloom.metrics.frame import Ints
 from workloom.metrics.measured import Measured
 from workloom.metrics.stats import Floats
 from workloom.metrics.uncertainty import blocks as over
 from workloom.metrics.uncertainty import enough, quantile
-from workloom.metrics.uncertainty.ratio import Begun, Ratio, begun, below, of_totals, of_values
+from workloom.metrics.uncertainty.ratio import Begun, Ratio, begun, below, of_totals, of_values, piece_of
 
 
 class Estimate(Struct, frozen=True):
@@ -81,26 +82,7 @@ def of_observed(
     `begun` says when sessions were due. Totals over a stretch of time need it for their intervals: how often sessions
     came is part of them.
     """
-    return parts(figure, observed, level=level, seed=seed, begun=begun).estimate
-
-
-class Parts(NamedTuple):
-    """An estimate, and what each session adds to its error: `ratio.apart` x `slope`, in units of the value.
-
-    No ratio where there is no interval, or an infinite one.
-    """
-
-    estimate: Estimate
-    ratio: Ratio | None = None
-    slope: float = 1.0
-
-
-def parts(
-    figure: Figure, observed: Sample | Totals | None, *, level: float, seed: int, begun: Begun | None = None
-) -> Parts:
-    """As `of_observed`, for those who compare."""
-    found = _parts(figure, observed, level=level, seed=seed, begun=begun)
-    return found._replace(estimate=infinite_said(found.estimate))
+    return infinite_said(_of_observed(figure, observed, Estimate(figure.say(), None, level=level), seed, begun))
 
 
 def infinite_said(told: Estimate) -> Estimate:
@@ -114,12 +96,12 @@ def infinite_said(told: Estimate) -> Estimate:
     return replace(told, why=f"{told.why}; {said}" if told.why else said)
 
 
-def _parts(
-    figure: Figure, observed: Sample | Totals | None, *, level: float, seed: int, begun: Begun | None = None
-) -> Parts:
-    told = Estimate(figure.say(), None, level=level)
+def _of_observed(
+    figure: Figure, observed: Sample | Totals | None, told: Estimate, seed: int, begun: Begun | None
+) -> Estimate:
     if observed is None:
-        return Parts(replace(told, why="not enough data: this run cannot say"))
+        return replace(told, why="not enough data: this run cannot say")
+    lives = None if begun is None else begun.lives
     if isinstance(observed, Totals):
         return _of_totals(figure, told, observed, seed, begun)
     there = ~np.isnan(observed.values)
@@ -128,42 +110,62 @@ def _parts(
     n = len(values) if weights is None else int(weights.sum())
     told = replace(told, values=n, sessions=len(np.unique(session)), censored=observed.censored)
     if refused := enough.too_many_censored(figure, n, observed.censored):
-        return Parts(replace(told, why=refused))
+        return replace(told, why=refused)
     if not n:
-        return Parts(replace(told, why="not enough data: no value"))
+        return replace(told, why="not enough data: no value")
+    piece = None if observed.at_ns is None else piece_of(observed.at_ns[there])
     if figure.quantile is not None:
-        return _quantile(figure, told, values, session, weights)
+        return _quantile(figure, told, Values(values, session, weights, piece), seed, lives)
     if figure.statistic == "max":
         why = "not enough data: a largest value has no interval, it grows with the run"
-        return Parts(replace(told, value=float(values.max()), why=why))
+        return replace(told, value=float(values.max()), why=why)
     if np.isinf(values).any():
-        return Parts(replace(told, value=np.inf, low=np.inf, high=np.inf))
-    return _about_mean(figure, told, of_values(values, session, weights), seed)
+        return replace(told, value=np.inf, low=np.inf, high=np.inf)
+    return _about_mean(figure, told, of_values(values, session, weights, piece), seed, lives)
 
 
-def _of_totals(figure: Figure, told: Estimate, observed: Totals, seed: int, begun: Begun | None) -> Parts:
-    ratio = of_totals(observed, begun)
+class Values(NamedTuple):
+    """Values that are there, with the session of each; `weights` and the stretch of time where there are such."""
+
+    values: Floats
+    session: Floats
+    weights: Floats | None
+    piece: Ints | None
+
+
+def _of_totals(figure: Figure, told: Estimate, observed: Totals, seed: int, begun: Begun | None) -> Estimate:
+    ratio = of_totals(observed, begun, timed=True)
     if ratio is None:
-        return Parts(replace(told, why="not enough data: nothing of it in the window"))
-    told = replace(told, values=len(observed.part), sessions=len(ratio.whole))
+        return replace(told, why="not enough data: nothing of it in the window")
+    told = replace(told, values=len(observed.part), sessions=ratio.sessions)
     if begun is None and not isinstance(observed.whole, np.ndarray):
         why = "not enough data: it is not known when the sessions began"
-        return Parts(replace(told, value=ratio.value, why=why))
-    return _about_mean(figure, told, ratio, seed)
+        return replace(told, value=ratio.value, why=why)
+    return _about_mean(figure, told, ratio, seed, None if begun is None else begun.lives)
 
 
-def _about_mean(figure: Figure, told: Estimate, ratio: Ratio, seed: int) -> Parts:
+def _about_mean(figure: Figure, told: Estimate, ratio: Ratio, seed: int, lives: float | None) -> Estimate:
     """A mean, a share or a rate."""
-    told = replace(told, value=ratio.value)
+    value = ratio.value
+    spread = over.spread(ratio, told.level, _alike(figure))
+    told = replace(told, value=value)
     if told.sessions > 1:
-        error, blocks = over.spread(ratio)
-        told = replace(told, effective=_effective(ratio, error, told), blocks=blocks)
-    if why := enough.interval_withheld(figure, told):
-        return Parts(replace(told, why=why))
-    if figure.about.unit == "share" and ratio.value in (0.0, 1.0):
-        return Parts(_of_none(told, ratio.value))
-    low, high = over.drawn_limits(ratio, blocks, told.level, seed, told.figure)
-    return Parts(replace(told, low=ratio.value - high * error, high=ratio.value - low * error), ratio)
+        told = replace(told, effective=_effective(ratio, spread.error, told), blocks=spread.blocks)
+    if why := enough.interval_withheld(figure, told, lives, 0.0):
+        return replace(told, why=why)
+    share = figure.about.unit == "share"
+    if share and value in (0.0, 1.0):
+        return _of_none(told, value)
+    below, above = over.drawn_limits(ratio, told.level, seed, told.figure)
+    low, high = value - below * spread.half, value + above * spread.half
+    if (ratio.part >= 0).all():  # then no draw of sessions is below 0 either
+        low = max(low, 0.0)
+    return replace(told, low=low, high=min(high, 1.0) if share and value <= 1 else high)
+
+
+def _alike(figure: Figure) -> bool:
+    """Whether blocks that follow each other may be alike. What sessions and tasks took is mostly their own doing."""
+    return figure.about.of not in ("session", "task")
 
 
 def _of_none(told: Estimate, value: float) -> Estimate:
@@ -174,33 +176,25 @@ def _of_none(told: Estimate, value: float) -> Estimate:
     return replace(told, low=0.0, high=most) if value == 0 else replace(told, low=1 - most, high=1.0)
 
 
-def _quantile(figure: Figure, told: Estimate, values: Floats, session: Floats, weights: Floats | None) -> Parts:
+def _quantile(figure: Figure, told: Estimate, of: Values, seed: int, lives: float | None) -> Estimate:
     level = figure.quantile
     assert level is not None
-    order = np.argsort(values, kind="stable")
-    values, session = values[order], session[order]
-    weights = None if weights is None else weights[order]
-    value = quantile.of_sorted(values, weights, level)
-    ratio, where = below(values, session, weights, value, level)
+    order = np.argsort(of.values, kind="stable")
+    of = Values(*(None if column is None else column[order] for column in of))  # type: ignore[arg-type]
+    value = quantile.of_sorted(of.values, of.weights, level)
+    ratio = below(of.values, of.session, of.weights, value, level, of.piece)
+    spread = over.spread(ratio, told.level, _alike(figure))
     if told.sessions > 1:
-        error, blocks = over.spread(ratio)
-        told = replace(told, effective=_effective(ratio, error, told), blocks=blocks)
-    if why := enough.value_withheld(figure, told):
-        return Parts(replace(told, why=why))
+        told = replace(told, effective=_effective(ratio, spread.error, told), blocks=spread.blocks)
+    carried = _effective(ratio, over.error_of(ratio.apart), told) if told.sessions > 1 else 1.0
+    if why := enough.value_withheld(figure, carried):
+        return replace(told, why=why)
     told = replace(told, value=value)
-    if why := enough.interval_withheld(figure, told):
-        return Parts(replace(told, why=why))
-    limits = quantile.interval(values, weights, where, ratio, level, told.level, blocks)
-    if limits is None:
-        return Parts(
-            replace(told, why=f"not enough data: the interval of the {figure.statistic} ends beyond all values")
-        )
-    low, high = min(limits[0], value), max(limits[1], value)
-    told = replace(told, low=low, high=high)
-    if not np.isfinite(high):
-        return Parts(told)
-    slope = (low - high) / (2 * over.t_limits(told.level, blocks)[1] * error) if error > 0 else 0.0
-    return Parts(told, ratio, slope)
+    if why := enough.interval_withheld(figure, told, lives, carried):
+        return replace(told, why=why)
+    down, up = over.drawn_limits(ratio, told.level, seed, told.figure)
+    low, high = quantile.interval(of.values, of.weights, level, down * spread.half, up * spread.half)
+    return replace(told, low=min(low, value), high=max(high, value))
 
 
 def _effective(ratio: Ratio, error: float, told: Estimate) -> float:

@@ -19,6 +19,8 @@ from workloom.metrics.catalog import Metric, Sample, Totals, find
 from workloom.metrics.measured import Measured
 
 By = Literal["agent", "model", "turn", "depth"]
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0, "h": 3600.0}
+"""What a limit or a width of a time may be written in."""
 _PATTERN = re.compile(
     r"(?P<name>[a-z0-9_]+?)(?:_(?P<statistic>mean|max|p[0-9]+(?:\.[0-9]+)?))?(?:\[(?P<of>[^\]]*)\])?", re.I
 )

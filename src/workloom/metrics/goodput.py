@@ -257,9 +257,13 @@ METRICS = (
     Metric(
         *("goodput_calls_per_s", "goodput in calls", "1/s", "run", "higher", goodput_calls_per_s, ("goodput",)),
         also="AIPerf, vLLM: request goodput, where a limit on TPOT stands for the gaps",
+        of_calls=True,
     ),
     Metric("goodput_tasks_per_s", "goodput in tasks", "1/s", "run", "higher", goodput_tasks_per_s),
     Metric("goodput_sessions_per_s", "goodput in sessions", "1/s", "run", "higher", goodput_sessions_per_s),
-    Metric("good_call_share", "calls that kept every SLO", "share", "run", "higher", good_calls, ("attainment",)),
+    Metric(
+        *("good_call_share", "calls that kept every SLO", "share", "run", "higher", good_calls, ("attainment",)),
+        of_calls=True,
+    ),
     Metric("good_task_share", "tasks that kept every SLO", "share", "run", "higher", good_tasks),
 )

@@ -71,7 +71,7 @@ def _streams(run: Measured) -> Streams:
         held.append(_held_token_s(piece, end_ns[row : row + piece.calls]))
         row += piece.calls
     tokens, came, kept = (np.concatenate(part) for part in (carried, delivered, held))
-    return Streams(gaps.sample(), gaps.stats(), together, tokens, came, kept)
+    return Streams(gaps.sample(run.calls.due_ns), gaps.stats(), together, tokens, came, kept)
 
 
 def ended_ns(calls: Calls) -> Floats:
@@ -151,11 +151,13 @@ class _Gaps:
         keys, where = np.unique(np.concatenate(self._keys), return_inverse=True)
         return keys, np.bincount(where, weights=np.concatenate(self._counts)).astype(np.int64)
 
-    def sample(self) -> Sample:
-        """One value a gap, or a bin of a session. To be asked for when all gaps are there."""
+    def sample(self, due_ns: Floats | None = None) -> Sample:
+        """One value a gap, or a bin of a session; to be asked for when all gaps are there. `due_ns`: of the calls,
+        which stand for when their gaps were."""
         if self._groups is None and self._n <= self._most:
             rows = np.concatenate(self._rows)
-            return Sample(np.concatenate(self._values), self._instance[rows])
+            at_ns = None if due_ns is None else due_ns[rows]
+            return Sample(np.concatenate(self._values), self._instance[rows], at_ns=at_ns)
         if self._groups is None:
             self._count_held()
         keys, counts = self._merged()

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from workloom.metrics.catalog import Unit
 
 
+SCALES = ((1e-6, 1e-9, "ns"), (1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"))
+"""(below, in seconds; one of it, in seconds; its name); from there on hours."""
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     size = abs(seconds)
@@ -15,7 +19,7 @@ def duration(seconds: float) -> str:
         return "∞"
     if size == 0:
         return "0 s"
-    for limit, unit, name in ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
+    for limit, unit, name in SCALES:
         if size < limit * 0.9995:
             return f"{digits(seconds / unit)} {name}"
     return f"{digits(seconds / 3600)} h"

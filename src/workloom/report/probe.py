@@ -13,7 +13,7 @@ from workloom.answers.probe.retention import Asked, Bracket
 from workloom.report.figure import Axis, Figure, Series
 from workloom.report.page import Section
 from workloom.report.table import Column, Table
-from workloom.report.units import Cell, text
+from workloom.report.units import Cell, span, text
 
 WIDTH = 10
 """Letters of the longest bar."""
@@ -43,10 +43,10 @@ def bar(value: float | None, most: float) -> str:
 
 def between(low: float | None, high: float | None, unit: str) -> str:
     """An interval to read; `all alike` where its ends are."""
-    if low is None or high is None:
+    said = span(low, high, unit)
+    if said is None:
         return "–"
-    one, two = text(low, unit), text(high, unit)
-    return "all alike" if one == two else f"{one} to {two}"
+    return "all alike" if text(low, unit) == text(high, unit) else said
 
 
 def spread(one: Middle, unit: str) -> str:

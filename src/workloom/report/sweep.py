@@ -12,7 +12,7 @@ from workloom.metrics.figure import Figure as Named
 from workloom.report.figure import Axis, Figure, Series
 from workloom.report.page import Section, page
 from workloom.report.table import Column, Table
-from workloom.report.units import Cell, text
+from workloom.report.units import Cell, span, text
 
 CURVES = ("concurrency", "rate", "time-scale", "replicas")
 """Options that make one curve of the chart: the first of these that varies, else the last option that does."""
@@ -94,7 +94,7 @@ def spread_table(found: Results, question: Question) -> Table:
         cells: list[Cell] = [row.label, row.runs]
         for figure in question.figures:
             told = row.figures.get(figure.say())
-            spread = None if told is None else between(told.least, told.most, figure.about.unit)
+            spread = None if told is None else span(told.least, told.most, figure.about.unit, "–")
             cells.append(spread)
         rows.append(tuple(cells))
     return Table("Least and most of the seeds", tuple(columns), tuple(rows))
@@ -110,21 +110,8 @@ def _told(told: Told | None, unit: str) -> Cell:
     if told is None or told.estimate.value is None:
         return None
     estimate = told.estimate
-    interval = between(estimate.low, estimate.high, unit)
+    interval = span(estimate.low, estimate.high, unit, "–")
     return f"{text(estimate.value, unit)} {NO_INTERVAL if interval is None else f'[{interval}]'}"
-
-
-def between(low: float | None, high: float | None, unit: str) -> str | None:
-    """Two numbers, their unit once where it is the same."""
-    if low is None or high is None:
-        return None
-    one, other = text(low, unit), text(high, unit)
-    _, space, name = other.partition(" ")
-    if space and one.endswith(f" {name}"):
-        one = one.removesuffix(f" {name}")
-    elif other.endswith("%"):
-        one = one.removesuffix("%")
-    return f"{one}–{other}"
 
 
 def _setting(row: Row, option: str) -> str:

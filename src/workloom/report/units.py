@@ -29,6 +29,19 @@ def text(value: Cell, unit: str = "") -> str:
     return percent(value) if unit == "share" else digits(value)
 
 
+def span(low: float | None, high: float | None, unit: str = "", to: str = " to ") -> str | None:
+    """An interval to read, a unit of both said once: `84.0 to 130 ms`; None where there is none."""
+    if low is None or high is None:
+        return None
+    one, other = text(low, unit), text(high, unit)
+    _, space, name = other.partition(" ")
+    if space and one.endswith(f" {name}"):
+        one = one.removesuffix(f" {name}")
+    elif other.endswith("%"):
+        one = one.removesuffix("%")
+    return f"{one}{to}{other}"
+
+
 def heading(label: str, unit: str) -> str:
     """A label over numbers to read: durations and percent carry their unit themselves."""
     return label if unit in ("", "s", "share") or unit in label else f"{label} ({unit})"

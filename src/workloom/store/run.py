@@ -173,6 +173,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def unlock(path: Path, lock: int) -> None:
+    """Let the lock of a run go; once its journal is settled the file is of no more use."""
     if not (path / JOURNAL).exists():
         with suppress(OSError):
             (path / LOCK).unlink(missing_ok=True)

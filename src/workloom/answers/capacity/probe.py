@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from workloom.answers.slo import Slo, Verdict, call_limits, judged
+from workloom.answers.slo import Slo, Verdict, call_limits, judged, together
 from workloom.clock import NS
 from workloom.metrics.catalog import Sample, Totals, catalog
 from workloom.metrics.estimate import Estimate
@@ -18,6 +18,7 @@ from workloom.metrics.figure import Figure, figure
 from workloom.metrics.frame import CENSORED
 from workloom.metrics.measured import Measured
 from workloom.metrics.uncertainty.enough import too_many_censored
+from workloom.metrics.uncertainty.quantile import of_sorted
 
 Number = float | Literal["inf"] | None
 """A figure in JSON, which has no infinity; None: the run cannot say."""
@@ -148,10 +149,9 @@ def observe(run: Measured, asked: Sequence[Slo], *, drain_s: float = 0.0) -> Obs
     goodput = _goodput(run, asked)
     if goodput is not None:
         figures["goodput_calls_per_s"] = goodput
-    verdicts = {one.verdict for one in met}
     due = run.due
     return Observed(
-        "fail" if "fail" in verdicts else "not enough data" if "not enough data" in verdicts else "pass",
+        together(one.verdict for one in met),
         met,
         figures,
         (run.window.end_ns - run.window.start_ns) / NS,
@@ -186,21 +186,10 @@ def point(about: Figure, found: Sample | Totals | None) -> Estimate:
         value = float(values.max())
     else:
         assert about.quantile is not None
-        value = _quantile(values, weights, about.quantile)
+        order = np.argsort(values, kind="stable")
+        value = of_sorted(values[order], weights[order], about.quantile)
     sessions = len(np.unique(found.session[there]))
     return Estimate(name, value, values=int(total), sessions=sessions, censored=found.censored)
-
-
-def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:
-    order = np.argsort(values, kind="stable")
-    values, upto = values[order], np.cumsum(weights[order])
-    rank = level * (upto[-1] - 1)
-    low = int(rank)
-    below, above = (
-        float(values[min(int(np.searchsorted(upto, at, "right")), len(values) - 1)]) for at in (low, low + 1)
-    )
-    part = float(rank) - low
-    return below if part == 0 or below == above else below + (above - below) * part
 
 
 def _late(found: Sample) -> Sample:

@@ -164,6 +164,8 @@ def _bracket(search: Search, probes: Sequence[Probe]) -> float | Stop | None:
     if axis.whole:
         load = float(max(1, round(load) if abs(round(load) - last) >= 1 else last + (1 if up else -1)))
     if load == last or len(counted) >= MOST_BRACKET:
+        if not counted[-1].counts:
+            return Stop("not enough data", _short(counted[-1]))
         status: Status = "always holds" if harder else "never holds"
         return Stop(status, f"{axis.name} from {min(holding or breaking):g} to {max(holding or breaking):g}")
     return load

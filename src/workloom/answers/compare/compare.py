@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from workloom.answers.compare.figures import headline
 from workloom.answers.compare.gate import Gate, Held, held
-from workloom.answers.compare.judge import SAME, Verdict, holm, judge
+from workloom.answers.compare.judge import SAME, Verdict, by_test, holm, judge
 from workloom.answers.compare.manifests import Change, changes, unfair
 from workloom.answers.compare.movers import Movers, movers
 from workloom.answers.compare.pairing import Asked, Pairing, common, pair
@@ -24,7 +24,8 @@ from workloom.metrics.figure import Figure
 from workloom.metrics.frame import CENSORED, OK
 from workloom.metrics.tool import Tool
 from workloom.metrics.uncertainty.between import between
-from workloom.metrics.uncertainty.difference import Difference, differences
+from workloom.metrics.uncertainty.contrast import Contrast
+from workloom.metrics.uncertainty.difference import Difference, contrasted
 from workloom.metrics.uncertainty.ratio import Begun, begun
 from workloom.store import open_run
 
@@ -56,6 +57,11 @@ class Row(Struct, frozen=True):
     def holds(self) -> bool:
         """Whether it still differs when it is told that so many figures were looked at."""
         return self.p_adjusted is not None and self.p_adjusted <= OFTEN
+
+    @property
+    def by_test(self) -> bool:
+        """Whether the verdict rests on a test alone, without an interval."""
+        return by_test(self.difference)
 
 
 class Comparison(Struct, frozen=True):
@@ -101,11 +107,12 @@ def compare(
     wanted = list(dict.fromkeys([*(headline() if figures is None else figures), *(gate.figure for gate in gates)]))
     each_began = [begun(run) for run in a.runs], [begun(run) for run in b.runs]
     asked = _Asked(how, same, level, seed, _by_run(a, b), (began(a), began(b)), each_began)
-    found = list(_rows(a, b, wanted, asked))
+    each = list(_rows(a, b, wanted, asked))
+    found = [row for row, _ in each]
     adjusted = holm([row.difference.p_value for row in found])
     rows = [msgspec.structs.replace(row, p_adjusted=p) for row, p in zip(found, adjusted, strict=True)]
-    by_name = {row.figure: row for row in rows}
-    judged = [held(gate, by_name[gate.figure.say()].difference) for gate in gates]
+    by_name = {row.figure: (row.difference, made) for row, made in each}
+    judged = [held(gate, *by_name[gate.figure.say()]) for gate in gates]
     return Comparison(
         a=a.name,
         b=b.name,
@@ -144,7 +151,7 @@ Observed = list[Sample | Totals | None]
 """A metric of each run of a side."""
 
 
-def _rows(a: Side, b: Side, figures: Sequence[Figure], asked: _Asked) -> Iterator[Row]:
+def _rows(a: Side, b: Side, figures: Sequence[Figure], asked: _Asked) -> Iterator[tuple[Row, Contrast | None]]:
     seen: dict[tuple[str, object], tuple[Observed, Observed]] = {}
     for figure in figures:
         key = (figure.metric, figure.of)
@@ -153,11 +160,13 @@ def _rows(a: Side, b: Side, figures: Sequence[Figure], asked: _Asked) -> Iterato
         yield _row(figure, *seen[key], asked)
 
 
-def _row(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> Row:
+def _row(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> tuple[Row, Contrast | None]:
+    """The row of a figure, and what other nulls can be asked of."""
     metric, level, seed = figure.about, asked.level, asked.seed
     if equal(one, other):
         both = of_observed(figure, pooled(one), level=level, seed=seed, begun=asked.began[0])
-        return _unmoved(figure, both)
+        return _unmoved(figure, both), None
+    made = None
     if asked.by_run:
         left, right, found = _over_runs(figure, one, other, asked)
     else:
@@ -167,9 +176,9 @@ def _row(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> Row:
             for part, when in zip((all_a, all_b), asked.began, strict=True)
         )
         paired = asked.how.paired
-        found = differences(all_a, all_b, figure, paired=paired, level=level, seed=seed, begun=asked.began)
+        found, made = contrasted(all_a, all_b, figure, paired=paired, level=level, seed=seed, begun=asked.began)
     verdict, why = judge(found, metric.better, asked.same)
-    return Row(figure.say(), metric.title, metric.unit, metric.better, left, right, found, None, verdict, why)
+    return Row(figure.say(), metric.title, metric.unit, metric.better, left, right, found, None, verdict, why), made
 
 
 def _over_runs(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> tuple[Estimate, Estimate, Difference]:
@@ -187,12 +196,13 @@ def _over_runs(figure: Figure, one: Observed, other: Observed, asked: _Asked) ->
 def _unmoved(figure: Figure, both: Estimate) -> Row:
     """The row of a figure that is made of the same values on both sides."""
     metric, value, level = figure.about, both.value, both.level
-    ratio, nothing = (None, None) if value is None else (1.0, 0.0)
+    seen = value is not None or both.values > 0  # a quantile of few values is withheld, but it is the same one
+    ratio, nothing = (1.0, 0.0) if seen else (None, None)
     found = Difference(
         figure.say(), value, value, ratio, ratio, ratio, nothing, nothing, nothing, None, level, both.sessions, both.why
     )
-    verdict: Verdict = "cannot tell" if value is None else "identical"
-    why = both.why if value is None else ""
+    verdict: Verdict = "identical" if seen else "cannot tell"
+    why = "" if seen else both.why
     return Row(figure.say(), metric.title, metric.unit, metric.better, both, both, found, None, verdict, why)
 
 

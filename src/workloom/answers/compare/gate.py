@@ -6,20 +6,23 @@
     ttft_p95:+50ms             may rise by 50 ms
 
 fail: a worse change than that is shown (the whole interval lies behind it). pass: none is left (the whole interval lies
-before it). Between the two there is not enough data.
+before it). Between the two there is not enough data. Where there is no interval, the test of contrast.py is asked
+whether b moved by more, or by less, than what is allowed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import isinf
 from typing import Literal
 
 from msgspec import Struct
 
-from workloom.answers.compare.judge import infinitely
+from workloom.answers.compare.judge import by_test
 from workloom.errors import UsageError
 from workloom.metrics.figure import Figure, figure
+from workloom.metrics.uncertainty.contrast import Contrast
 from workloom.metrics.uncertainty.difference import Difference
 
 Verdict = Literal["pass", "fail", "not enough data"]
@@ -109,25 +112,45 @@ def _scale(about: Figure, unit: str, text: str) -> float:
     raise UsageError(f"{about.say()} does not move by this", where="--gate", expected=expected, found=text)
 
 
-def held(gate: Gate, found: Difference) -> Held:
-    """Whether b stayed within the gate."""
+def held(gate: Gate, found: Difference, made: Contrast | None = None) -> Held:
+    """Whether b stayed within the gate. `made`: what can be asked where `found` has no interval."""
     sign = 1.0 if gate.up else -1.0
     value, ends = found.difference, (found.low, found.high)
     if gate.relative:
         value, ends = _less_one(found.ratio), (_less_one(found.ratio_low), _less_one(found.ratio_high))
-    if infinitely(found):
-        ends = (value, value)
     moved = None if value is None else sign * value
-    if ends[0] is None or ends[1] is None:
-        why = found.why or ("a's figure is 0: give the gate in pp or units" if gate.relative else "not enough data")
+    if ends[0] is not None and ends[1] is not None:
+        low, high = sorted((sign * ends[0], sign * ends[1]))
+        if low > gate.allowed:
+            return _held(gate, "fail", moved, low, high)
+        if high <= gate.allowed:
+            return _held(gate, "pass", moved, low, high)
+        why = "the interval holds changes on both sides of what is allowed"
+        return _held(gate, "not enough data", moved, low, high, why)
+    why = found.why or ("a's figure is 0: give the gate in pp or units" if gate.relative else "not enough data")
+    if moved is None or found.p_value is None:
         return _held(gate, "not enough data", moved, None, None, why)
-    low, high = sorted((sign * ends[0], sign * ends[1]))
-    if low > gate.allowed:
-        return _held(gate, "fail", moved, low, high)
-    if high <= gate.allowed:
-        return _held(gate, "pass", moved, low, high)
-    why = "the interval holds changes on both sides of what is allowed"
-    return _held(gate, "not enough data", moved, low, high, why)
+    told: Verdict = "fail" if moved > gate.allowed else "pass"
+    infinite = isinf(found.difference or 0.0)
+    shown = by_test(found) if infinite else made is not None and _beyond(gate, found, made, moved)
+    verdict: Verdict = told if shown else "not enough data"
+    return _held(
+        gate,
+        verdict,
+        moved,
+        None,
+        None,
+        f"by the test alone: {why.removeprefix('not enough data: ')}" if shown else why,
+    )
+
+
+def _beyond(gate: Gate, found: Difference, made: Contrast, moved: float) -> bool:
+    """Whether a test shows that b is on its side of what is allowed, by more than the luck of a run (`within`)."""
+    up = (moved > gate.allowed) == gate.up
+    by = gate.allowed if gate.up else -gate.allowed
+    luck = 1 + found.within if up else 1 / (1 + found.within)
+    p_value, side = made.p_value(luck * (1 + by)) if gate.relative else made.p_value(luck, luck * by)
+    return side == (1 if up else -1) and p_value <= 1 - found.level
 
 
 def _held(

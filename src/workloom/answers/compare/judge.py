@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, isinf
+from math import isfinite
 from typing import Literal
 
 from workloom.metrics.catalog import Better
@@ -21,17 +21,20 @@ def judge(found: Difference, better: Better, same: float = SAME) -> tuple[Verdic
     """A verdict, and what kept it from being one.
 
     same: the whole interval of the ratio lies from 1/(1 + same) to 1 + same, or both figures are 0 without a doubt.
-    Otherwise the interval of the difference must not hold 0. A figure that is infinite on one side only (so many calls
-    failed) differs where the intervals lie apart.
+    Otherwise the interval of the difference must not hold 0. Where there is none a test may show which is larger, also
+    where one is infinite (so many calls failed): then the verdict rests on that alone, and why there is no interval
+    stands beside it.
     """
     ratio, ends = (found.ratio_low, found.ratio_high), (found.low, found.high)
     if ratio[0] is not None and ratio[1] is not None and 1 / (1 + same) <= ratio[0] and ratio[1] <= 1 + same:
         return "same", ""
-    if infinitely(found):
-        ends = (found.difference, found.difference)
     low, high = ends
     if low is None or high is None:
-        return "cannot tell", found.why or "not enough data"
+        if by_test(found):
+            assert found.difference is not None
+            return _direction(better, up=found.difference > 0), f"by the test alone{_within(found)}: {_without(found)}"
+        luck = f"; no test shows more than {found.within:.0%}" if found.within else ""
+        return "cannot tell", (found.why or "not enough data") + luck
     if low == high == 0:
         return "same", ""
     if low > 0:
@@ -41,10 +44,18 @@ def judge(found: Difference, better: Better, same: float = SAME) -> tuple[Verdic
     return "cannot tell", "the interval holds no difference as well as one of more than the margin"
 
 
-def infinitely(found: Difference) -> bool:
-    """Whether one figure is infinite and the other is shown not to be."""
+def by_test(found: Difference) -> bool:
+    """Whether there is no interval, and a test shows that one is larger all the same."""
     shown = found.p_value is not None and found.p_value <= 1 - found.level + 1e-9
-    return shown and found.difference is not None and isinf(found.difference)
+    return shown and found.low is None and bool(found.difference)
+
+
+def _within(found: Difference) -> str:
+    return f" (they differ by more than {found.within:.0%})" if found.within else ""
+
+
+def _without(found: Difference) -> str:
+    return found.why.removeprefix("not enough data: ") or "no interval"
 
 
 def _direction(better: Better, *, up: bool) -> Verdict:

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from workloom import seeds
-from workloom.answers.trial import kept
+from workloom.answers.trial import kept, require_server
 from workloom.clock import host
 from workloom.drive.driver import Options
 from workloom.errors import Hopeless
@@ -203,6 +203,8 @@ class Lab:
                 found=f"{ran.failed:,} of {len(run.calls):,} calls failed",
                 hint="`workloom check URL` finds out what a server cannot do",
             )
+        if ran.failed and isinstance(target, Live) and not ran.ok.any():
+            require_server(target, self.folder / name, "the runs made so far are kept")
         if ran.failed:
             self.note(f"{name}: {ran.failed:,} of {len(run.calls):,} calls failed; they count as infinite")
         return ran

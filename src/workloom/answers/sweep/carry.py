@@ -78,8 +78,14 @@ class Processes:
             with self._changed:
                 del self._running[job.name]
                 self._changed.notify_all()
+        if code == -signal.SIGINT and self._is_stopped():  # it had not come so far as to end by itself
+            return Ended(INTERRUPTED, "interrupted before it began", began, host.monotonic() - at_s, _peak_bytes())
         said = job.log.read_text("utf-8", errors="replace")
         return Ended(code, "" if code == 0 else fault_of(said, code), began, host.monotonic() - at_s, _peak_bytes())
+
+    def _is_stopped(self) -> bool:
+        with self._changed:
+            return self._stopped
 
     def interrupt(self) -> None:
         """Ctrl-C for all that run; nothing new begins."""

@@ -20,14 +20,15 @@ from workloom.metrics.frame import Ints
 from workloom.metrics.stats import Floats
 from workloom.metrics.uncertainty import blocks as over
 from workloom.metrics.uncertainty import permute
+from workloom.metrics.uncertainty.quantile import of_sorted
 from workloom.metrics.uncertainty.ratio import Begun, Ratio, of_totals, of_values, sums
 
 FARTHEST = 1e4
 """How far an end of an interval is looked for: so many times the figure."""
 STEPS = 14
 """Halvings to find it."""
-BLOCKS = 10
-"""Blocks that the shorter of two unpaired runs is put into."""
+BLOCKS = 5
+"""Blocks that the shorter of two unpaired runs is put into. More would be shorter than what neighbours share."""
 
 
 @dataclass(slots=True)
@@ -81,18 +82,51 @@ class Contrast:
     level: float = 0.5
     seed: int = 0
 
+    def values(self) -> tuple[float, float]:
+        """Both figures, of however few values."""
+        one, other = (
+            made.value if isinstance(made, Ratio) else of_sorted(made.values, made.weights, self.level)
+            for made in (self.a, self.b)
+        )
+        return one, other
+
+    @property
+    def identical(self) -> bool:
+        """Whether both are the very same, value by value."""
+        a, b = self.a, self.b
+        names = ("part", "whole") if isinstance(a, Ratio) else ("values", "weights", "where")
+        return type(a) is type(b) and all(
+            np.array_equal(getattr(a, name), getattr(b, name)) for name in (*names, "session")
+        )
+
+    @property
+    def sessions(self) -> int:
+        """Of pairs those in both, of strangers those of the side that has fewer."""
+        if self.paired:
+            return len(np.intersect1d(self.a.session, self.b.session, assume_unique=True))
+        return min(len(self.a.session), len(self.b.session))
+
     def p_value(self, ratio: float = 1.0, shift: float = 0.0) -> tuple[float, int]:
-        """How likely such a difference is under the null, on either side; and the side on which b is, 1 for above."""
+        """How likely such a difference is under the null, on either side; and the side on which b is, 1 for above.
+
+        Neighbours share a queue: where blocks of them scatter more than sessions one by one, so much less is believed.
+        """
         a, b = self.apart(ratio, shift)
+        side = int(np.sign(b.sum()))
         if self.paired:
             sessions = np.union1d(self.a.session, self.b.session)
             by = np.zeros(len(sessions))
             by[np.searchsorted(sessions, self.b.session)] += b
             by[np.searchsorted(sessions, self.a.session)] -= a
-            return permute.of_signs(by), int(np.sign(by.sum()))
-        long = max(min(len(a), len(b)) // BLOCKS, 1)
-        one, other = (over.blocked(each, max(len(each) // long, 1)) for each in (a, b))
-        return permute.of_blocks(one, other, self.seed), int(np.sign(b.sum()))
+            return permute.of_signs(by, _inflation(by)), side
+        long = max(self.sessions // BLOCKS, 1)
+        one, other = (over.blocked(each, len(each) // long) for each in (a, b))
+        return permute.of_blocks(one, other, self.seed), side
+
+    def beyond(self, by: float, *, up: bool) -> float:
+        """How likely such a difference is if b's figure is larger (`up`), or smaller, by a ratio of 1 + by at most."""
+        p_value, side = self.p_value(1 + by if up else 1 / (1 + by))
+        return p_value if side == (1 if up else -1) else 1.0
 
     def apart(self, ratio: float, shift: float) -> tuple[Floats, Floats]:
         """What each session of a and of b adds. All together sum to 0."""
@@ -121,6 +155,14 @@ class Contrast:
         return None if low is None or high is None else (at - low * size, at + high * size)
 
 
+def _inflation(by: Floats) -> float:
+    """How many times the variance of a sum is what it would be if neighbours had nothing in common; 1 or more."""
+    scatter = by - by.mean()
+    alone = over.error_of(scatter)
+    blocks = over.blocked(scatter, over.count(len(by)))
+    return max((over.error_of(blocks) / alone) ** 2, 1.0) if 0 < alone < np.inf else 1.0
+
+
 def _end(p_value: Callable[[float], float], farthest: float, level: float) -> float | None:
     """How far from the middle nulls are refused."""
     near, far = 0.0, 0.01
@@ -131,7 +173,7 @@ def _end(p_value: Callable[[float], float], farthest: float, level: float) -> fl
     for _ in range(STEPS):
         middle = (near + far) / 2
         near, far = (middle, far) if p_value(middle) > 1 - level else (near, middle)
-    return far
+    return far if near else 0.0
 
 
 def contrast(

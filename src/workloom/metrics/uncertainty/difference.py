@@ -1,33 +1,49 @@
 """Two runs against each other: how much a figure differs, and whether chance alone would do that.
 
-Runs of one plan are compared session by session: what each session adds to the error of both figures is subtracted
-before it is squared, so what the runs share (long prompts, bursts of arrivals) cancels. Other runs are independent, and
-their intervals are put together (Zou and Donner, Construction of confidence limits about effect measures, Statistics in
-Medicine 27, 2008): skewed intervals make a skewed difference.
+Runs of one plan are compared session by session (contrast.py): what they share (long prompts, bursts of arrivals)
+cancels, so a dozen sessions go far. Other runs are independent, and their intervals are put together (Zou and Donner,
+Construction of confidence limits about effect measures, Statistics in Medicine 27, 2008): skewed intervals make a
+skewed difference. Where the sessions carry no interval, a test may still tell which of the two is larger.
 """
 
 from __future__ import annotations
 
 from math import exp, inf, isfinite, log, sqrt
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
 from workloom.metrics.catalog import Sample, Totals
-from workloom.metrics.estimate import Estimate, Parts, parts
+from workloom.metrics.estimate import Estimate, of_observed
 from workloom.metrics.figure import Figure
 from workloom.metrics.measured import Measured
-from workloom.metrics.stats import Floats
 from workloom.metrics.uncertainty import blocks as over
+from workloom.metrics.uncertainty.contrast import Contrast, contrast
+from workloom.metrics.uncertainty.enough import too_many_censored
 from workloom.metrics.uncertainty.ratio import Begun, begun
+
+PAIRS_MEAN = 12
+"""Sessions in both from which on pairs carry the interval of a mean, a median, a share or a rate."""
+PAIRS = {0.5: 12, 0.95: 20, 0.99: 100}
+"""The same of a quantile, and of one that is further out. Most p95 of 20 sessions have no end and are withheld."""
+OF_LOAD = 400
+"""The same of what follows the load of the server, of pairs and of strangers (each side)."""
+APART, APART_FEW = 20, 40
+"""Sessions a side from which on blocks of strangers can be dealt out, and from which on they are not few."""
+WITHIN, WITHIN_OF_LOAD, WITHIN_OF_FEW = 0.02, 0.1, 0.2
+"""By how much two runs may differ, as a ratio, for a test to put it down to their own luck. Gaps differ by a few per
+cent between any two short runs of one system, in all sessions alike, as one had a little more load."""
+FOLLOW_LOAD = ("tpot_s", "user_tokens_per_s", "tpot_throughput_tokens_per_s")
+"""Metrics, besides those of gaps, of the pace of decoding: it follows how many calls decode at once, whose ups and
+downs outlast sessions."""
 
 
 class Difference(Struct, frozen=True):
     """`difference` is b - a and `ratio` b / a, each with the interval that holds the true one with confidence `level`.
 
     None where it cannot be said; `why` says what is missing. `p_value`: how often chance alone would show such a
-    difference; it is under 1 - level just where the interval of the difference leaves out 0.
+    difference; it is under 1 - level just where the interval of the difference leaves out 0. Without an interval it is
+    that of a test, that they differ by a ratio of more than 1 + `within`.
     """
 
     figure: str
@@ -44,6 +60,7 @@ class Difference(Struct, frozen=True):
     pairs: int = 0
     """Sessions of both; 0 of runs that are not paired."""
     why: str = ""
+    within: float = 0.0
 
 
 def difference(
@@ -67,50 +84,108 @@ def differences(
 ) -> Difference:
     """One figure of what was observed in two runs; `begun` says when their sessions were due, which totals over a
     stretch of time need."""
-    of_a = parts(figure, a, level=level, seed=seed, begun=begun[0])
-    of_b = parts(figure, b, level=level, seed=seed, begun=begun[1])
-    one, other = of_a.estimate, of_b.estimate
+    return contrasted(a, b, figure, paired=paired, level=level, seed=seed, begun=begun)[0]
+
+
+def contrasted(
+    a: Sample | Totals | None,
+    b: Sample | Totals | None,
+    figure: Figure,
+    *,
+    paired: bool,
+    level: float,
+    seed: int,
+    begun: tuple[Begun | None, Begun | None],
+) -> tuple[Difference, Contrast | None]:
+    """As `differences`, and what tests of other nulls can be made with."""
+    one, other = (
+        of_observed(figure, observed, level=level, seed=seed, begun=when)
+        for observed, when in zip((a, b), begun, strict=True)
+    )
     told = Difference(one.figure, one.value, other.value, level=level)
     if one.value is None or other.value is None:
-        return replace(told, why=one.why if one.value is None else other.why)
+        made = contrast(figure, a, b, begun, paired=paired, seed=seed)
+        return _of_too_few(told, one, other, figure, made), made
     if isfinite(one.value) and isfinite(other.value):
         told = replace(told, difference=other.value - one.value, ratio=other.value / one.value if one.value else None)
+    elif one.value == other.value:
+        return replace(told, why="not enough data: both are infinite, for want of whole answers"), None
+    made = contrast(figure, a, b, begun, paired=paired, seed=seed) if one.value or other.value else None
+    if paired and made is not None:
+        return _paired(told, one.value, other.value, made, figure), made
     if not one.enough or not other.enough:
-        return replace(told, why=other.why if one.enough else one.why)
+        return _by_test(told, made, figure, other.why if one.enough else one.why), made
     if not isfinite(one.value) or not isfinite(other.value):
-        return _with_failures(told, one, other)
-    if paired and of_a.ratio is not None and of_b.ratio is not None:
-        return _paired(told, one.value, other.value, of_a, of_b)
-    return _apart(told, one, other)
+        return _with_failures(told, one, other), made
+    sessions = min(one.sessions, other.sessions)
+    if follows_load(figure) and sessions < OF_LOAD:
+        why = f"not enough data: {sessions} sessions, {OF_LOAD} needed for an interval of what follows the load"
+        return _by_test(told, made, figure, why), made
+    return _apart(told, one, other), made
 
 
-def _paired(told: Difference, one: float, other: float, a: Parts, b: Parts) -> Difference:
-    assert a.ratio is not None and b.ratio is not None
-    sessions = np.union1d(a.ratio.session, b.ratio.session)
-    pairs = len(a.ratio.session) + len(b.ratio.session) - len(sessions)
-    apart = [_at(sessions, made.ratio.session, made.ratio.apart * made.slope) for made in (a, b) if made.ratio]
-    blocks = over.count(len(sessions))
-    t = over.t_limits(told.level, blocks)[1]
-    told = replace(told, pairs=pairs)
-    by = other - one
-    half = t * _error(apart[1] - apart[0], blocks)
-    p_value = _p_value(by, half, told.level, blocks)
-    told = replace(told, low=by - half, high=by + half, p_value=p_value)
-    if not told.ratio or min(one, other) <= 0:
-        return told
-    wide = exp(min(t * _error(apart[1] / other - apart[0] / one, blocks), 700))
-    return replace(told, ratio_low=told.ratio / wide, ratio_high=told.ratio * wide)
+def _of_too_few(told: Difference, one: Estimate, other: Estimate, figure: Figure, made: Contrast | None) -> Difference:
+    """A quantile that too few values are beyond to be given by itself: exchanging sessions may tell all the same. None
+    is made of values of which too many are missing."""
+    why = one.why if one.value is None else other.why
+    if made is None or any(too_many_censored(figure, each.values, each.censored) for each in (one, other)):
+        return replace(told, why=why)
+    a, b = made.values()
+    if not (isfinite(a) and isfinite(b)):
+        return replace(told, why=why)
+    told = replace(told, a=a, b=b, difference=b - a, ratio=b / a if a else None)
+    return _paired(told, a, b, made, figure) if made.paired else _by_test(told, made, figure, why)
 
 
-def _at(sessions: Floats, own: Floats, apart: Floats) -> Floats:
-    """Contributions at the places of all sessions, 0 for those that are not there."""
-    out = np.zeros(len(sessions))
-    out[np.searchsorted(sessions, own)] = apart
-    return out
+def follows_load(figure: Figure) -> bool:
+    """Whether a figure is of the pace of decoding."""
+    return figure.about.of == "gap" or figure.metric in FOLLOW_LOAD
 
 
-def _error(apart: Floats, blocks: int) -> float:
-    return max(over.error_of(over.blocked(apart, blocks)), over.error_of(apart))
+def pairs_needed(figure: Figure) -> int:
+    """How many sessions of both the interval of a difference needs at least."""
+    level = figure.quantile
+    if follows_load(figure):
+        return OF_LOAD
+    if level is None:
+        return PAIRS_MEAN
+    return next((count for known, count in PAIRS.items() if max(level, 1 - level) <= known), 10 * PAIRS[0.99])
+
+
+def _paired(told: Difference, one: float, other: float, made: Contrast, figure: Figure) -> Difference:
+    told = replace(told, pairs=made.sessions)
+    if made.identical:
+        ratio = 1.0 if one else None
+        return replace(told, low=0.0, high=0.0, ratio_low=ratio, ratio_high=ratio, p_value=1.0)
+    needed = pairs_needed(figure)
+    if made.sessions < needed:
+        why = f"not enough data: {made.sessions} sessions in both, {needed} needed for an interval of their difference"
+        return _by_test(told, made, figure, why)
+    if told.difference is None:
+        return _by_test(told, made, figure, "one of them is infinite")
+    limits = made.shifts(told.difference, max(abs(one), abs(other)), told.level)
+    if limits is None:
+        why = "not enough data: the interval of the difference has no end"
+        return _by_test(told, made, figure, why)
+    told = replace(told, low=limits[0], high=limits[1], p_value=made.p_value()[0])
+    ratios = made.ratios(told.ratio, told.level) if told.ratio and min(one, other) > 0 else None
+    return told if ratios is None else replace(told, ratio_low=ratios[0], ratio_high=ratios[1])
+
+
+def _by_test(told: Difference, made: Contrast | None, figure: Figure, why: str) -> Difference:
+    """Without an interval: whether one is shown to be larger at all, by more than the luck of a run."""
+    if made is None or (not made.paired and made.sessions < APART):
+        return replace(told, why=why)
+    assert told.a is not None and told.b is not None
+    if told.difference is None:
+        by = inf if told.b > told.a else -inf
+        return replace(told, difference=by, ratio=max(by, 0.0), p_value=made.p_value()[0], why=why)
+    if min(told.a, told.b) <= 0:
+        return replace(told, p_value=made.p_value()[0], why=why)
+    within = WITHIN_OF_LOAD if follows_load(figure) else WITHIN
+    if not made.paired and made.sessions < APART_FEW:
+        within = WITHIN_OF_FEW
+    return replace(told, p_value=made.beyond(within, up=told.b > told.a), within=within, why=why)
 
 
 def _apart(told: Difference, a: Estimate, b: Estimate) -> Difference:
@@ -149,8 +224,6 @@ def _with_failures(told: Difference, a: Estimate, b: Estimate) -> Difference:
     """One figure is infinite: all that can be said is whether the intervals lie apart."""
     assert a.value is not None and b.value is not None
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
-    if a.value == b.value:
-        return replace(told, why="not enough data: both are infinite, for want of whole answers")
     rises = b.value > a.value
     lies_apart = b.low > a.high if rises else a.low > b.high
     return replace(

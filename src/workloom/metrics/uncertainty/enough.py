@@ -6,7 +6,7 @@ The counts come from the coverage study, `benchmarks/coverage.py`; docs/uncertai
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -15,15 +15,28 @@ from workloom.metrics.figure import Figure
 if TYPE_CHECKING:
     from workloom.metrics.estimate import Estimate
 
-SESSIONS_MEAN = 40
-"""Fewer do not carry the interval of a mean, a share or a rate."""
-SESSIONS = {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 300}
-"""Fewer do not carry the interval of a quantile, nor of one that is further out."""
-SESSIONS_OF_GAPS, SESSIONS_OF_GAPS_TAIL = 400, 1000
-"""The same of the mean or middle of gaps, and of their tail: gaps follow the load of the server, whose busy times
-outlast sessions."""
+FOLLOW_LOAD = ("tpot_s", "user_tokens_per_s", "tpot_throughput_tokens_per_s")
+"""Metrics, besides those of gaps, of the pace of decoding: it follows how many calls decode at once, and busy times
+last as long as sessions live. So a run must be many times as long as a session, whatever their number."""
+
+
+class Rule(NamedTuple):
+    """Sessions that intervals need at least."""
+
+    mean: int
+    """Of a mean, a share or a rate."""
+    quantiles: dict[float, int]
+    """Of a quantile, and of one that is not further out."""
+    load: int
+    """Of what follows the load, in a run of so many `lives` of a session."""
+    lives: float
+    load_alone: int
+    """Of what follows the load where it is not known how long sessions live."""
+
+
+NEEDED = Rule(40, {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 300}, 60, 20.0, 400)
 BEYOND = 7.0
-"""Effective values beyond a quantile, under which it has no interval."""
+"""Effective values beyond a quantile, as sessions drawn one by one have it, under which it has no interval."""
 BEYOND_VALUE = 2.0
 """Under which it has no value either."""
 CENSORED_MOST = 0.2
@@ -31,29 +44,46 @@ CENSORED_MOST = 0.2
 figure any more."""
 
 
+def follows_load(figure: Figure) -> bool:
+    """Whether a figure is of the pace of decoding."""
+    return figure.about.of == "gap" or figure.metric in FOLLOW_LOAD
+
+
 def sessions_needed(figure: Figure) -> int:
-    """How many sessions the interval of a figure needs at least; effective values are another matter."""
-    level = figure.quantile
-    if figure.about.of != "gap":
-        return _sessions(level)
-    tail = level is not None and max(level, 1 - level) > 0.5
-    return SESSIONS_OF_GAPS_TAIL if tail else SESSIONS_OF_GAPS
+    """How many sessions the interval of a figure needs at least; effective values, and the length of a run, are another
+    matter."""
+    needed = _sessions(figure.quantile)
+    return max(needed, NEEDED.load) if follows_load(figure) else needed
 
 
 def _sessions(level: float | None) -> int:
     if level is None:
-        return SESSIONS_MEAN
+        return NEEDED.mean
     tail = max(level, 1 - level)
-    return next((count for known, count in SESSIONS.items() if tail <= known), ceil(SESSIONS[0.99] * 0.01 / (1 - tail)))
+    known = NEEDED.quantiles
+    if not known:
+        return 0
+    return next((count for far, count in known.items() if tail <= far), ceil(known[max(known)] * 0.01 / (1 - tail)))
 
 
-def interval_withheld(figure: Figure, told: Estimate) -> str:
-    """Why there is no interval; empty where there is one."""
+def interval_withheld(figure: Figure, told: Estimate, lives: float | None, carried: float) -> str:
+    """Why there is no interval; empty where there is one. `lives`: how many times as long as a session the run is.
+
+    `carried`: the effective values by sessions drawn one by one. By blocks of time it is a poor guide: runs whose
+    blocks happen to scatter little would be picked out, and their intervals hold less than they say.
+    """
     needed = sessions_needed(figure)
+    if follows_load(figure) and lives is None:
+        needed = max(needed, NEEDED.load_alone)
     if told.sessions < needed:
         return f"not enough data: {told.sessions} session{'s' * (told.sessions != 1)}, {needed} needed for {_a(figure)}"
+    if follows_load(figure) and lives is not None and lives < NEEDED.lives:
+        return (
+            f"not enough data: the run is {lives:.1f} times as long as a session, {NEEDED.lives:g} needed for "
+            f"{_a(figure)}, which follows the load"
+        )
     level = figure.quantile
-    if level is not None and (beyond := _beyond(told, level)) < BEYOND:
+    if level is not None and (beyond := carried * min(level, 1 - level)) < BEYOND:
         return (
             f"not enough data: {beyond:.1f} effective values beyond a {figure.statistic}, {BEYOND:g} needed for its "
             "interval"
@@ -61,10 +91,10 @@ def interval_withheld(figure: Figure, told: Estimate) -> str:
     return ""
 
 
-def value_withheld(figure: Figure, told: Estimate) -> str:
+def value_withheld(figure: Figure, carried: float) -> str:
     """Why there is no value either: a quantile that only one or two values are beyond is an anecdote."""
     level = figure.quantile
-    if level is None or (beyond := _beyond(told, level)) >= BEYOND_VALUE:
+    if level is None or (beyond := carried * min(level, 1 - level)) >= BEYOND_VALUE:
         return ""
     return f"not enough data: {beyond:.1f} effective values beyond a {figure.statistic}, {BEYOND_VALUE:g} needed for it"
 
@@ -83,10 +113,6 @@ def too_many_censored(figure: Figure, values: int, censored: int) -> str:
         f"not enough data: {share:.0%} of the {what} were cut off by the end of the run, and they are the long ones; "
         f"at most {CENSORED_MOST:.0%} may be ({how})"
     )
-
-
-def _beyond(told: Estimate, level: float) -> float:
-    return (told.effective or 0.0) * min(level, 1 - level)
 
 
 def _a(figure: Figure) -> str:

@@ -1,10 +1,8 @@
 """Whether two runs differ in a figure, told by exchanging what belongs to one for what belongs to the other.
 
-If b is no other system than a, it is chance on which of the two a session did what it did. Paired: each session may have
-both exchanged, which turns the sign of its difference; of 20 sessions there are a million ways, so the test is sharp
-where an interval would be wild. Unpaired: blocks of neighbours are dealt out to the two sides anew.
-
-Any other null can be asked in the same way: that b's figure is `ratio` times a's, or `shift` more.
+If b is no other system than a, it is chance on which of the two a session did what it did. Paired: each session may
+have both exchanged, which turns the sign of its difference; of 20 sessions there are a million ways, so the test is
+sharp where an interval would be wild. Unpaired: blocks of neighbours are dealt out to the two sides anew.
 """
 
 from __future__ import annotations
@@ -23,18 +21,20 @@ DEALS = 9999
 """How often blocks are dealt out anew: no p value is smaller than one in so many."""
 
 
-def of_signs(apart: Floats) -> float:
+def of_signs(apart: Floats, inflation: float = 1.0) -> float:
     """How often signs set by chance make the sum of `apart` as large as it is, or larger, on either side.
 
-    Exact for a few; of more the tail is that of Lugannani and Rice's saddlepoint (Robinson, Saddlepoint approximations
-    for permutation tests and confidence intervals, JRSS B 44, 1982), good to a few per cent of p and drawn from nothing.
+    `inflation`: how many times the variance of the sum is what independent signs would make it.
+
+    Exact for a few; of more the tail is a saddlepoint approximation (Robinson, Saddlepoint approximations for
+    permutation tests and confidence intervals, JRSS B 44, 1982), good to a few per cent of p and drawn from nothing.
     """
     size = np.abs(apart[apart != 0])
     size = size / size.max(initial=1e-300)
     n, sum_, most = len(size), abs(float(apart.sum())), float(np.abs(apart).sum())
     if not n:
         return 1.0
-    reached = sum_ / most * float(size.sum())
+    reached = sum_ / most * float(size.sum()) / sqrt(inflation)
     if n <= EXACT:
         sums = size[:1]
         for each in size[1:]:
@@ -48,12 +48,15 @@ def of_signs(apart: Floats) -> float:
 
 def _tail(size: Floats, reached: float) -> float:
     """The chance of a sum of +-size beyond `reached`, on both sides."""
-    low, high = 0.0, 1.0
-    while float(size @ np.tanh(high * size)) < reached:
-        low, high = high, 2 * high
-    for _ in range(60):
-        s = (low + high) / 2
-        low, high = (s, high) if float(size @ np.tanh(s * size)) < reached else (low, s)
+    from scipy.optimize import brentq
+
+    def short(s: float) -> float:
+        return float(size @ np.tanh(s * size)) - reached
+
+    high = 1.0
+    while short(high) < 0:
+        high *= 2
+    s = float(brentq(short, 0.0, high, xtol=1e-14))
     x = s * size
     k = float(np.sum(x + np.log1p(np.exp(-2 * x)) - np.log(2.0)))  # log cosh, without overflow
     w = sqrt(max(2 * (s * reached - k), 0.0))

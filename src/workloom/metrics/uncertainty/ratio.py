@@ -32,6 +32,11 @@ class Ratio:
     session: Floats
     spread: float
     """Variance of one value (row) about the ratio, in units of the ratio: what independent values would have."""
+    sessions: int
+    pieces: tuple[Floats, Floats] | None = None
+    """Part and whole by stretch of time, where it is known when values came; else sessions stand for time."""
+    timed: bool = False
+    """Places are stretches of time themselves: what came in each, over how long it is."""
 
     @property
     def value(self) -> float:
@@ -43,14 +48,28 @@ class Ratio:
         apart: Floats = (self.part - self.value * self.whole) / self.whole.sum()
         return apart
 
+    @property
+    def in_time(self) -> tuple[Floats, Floats]:
+        """Part and whole in the order of time."""
+        return (self.part, self.whole) if self.pieces is None else self.pieces
+
+    @property
+    def apart_in_time(self) -> Floats:
+        """What each stretch of time adds to the error of the ratio, or each session."""
+        part, whole = self.in_time
+        apart: Floats = (part - self.value * whole) / self.whole.sum()
+        return apart
+
 
 @dataclass(slots=True)
 class Begun:
-    """When the sessions of a run were due, for figures whose whole is a stretch of time."""
+    """When the sessions of a run were due, for figures whose whole is a stretch of time; and how long they live."""
 
     session: Floats
     due_ns: Floats
     window: Window
+    lives: float | None = None
+    """How many times as long as a session lives, on average, the window is; None: not known."""
 
 
 def begun(run: Measured) -> Begun:
@@ -60,11 +79,26 @@ def begun(run: Measured) -> Begun:
     session, where = _sessions(calls.instance[rows])
     due_ns = np.full(len(session), np.inf)
     np.minimum.at(due_ns, where, calls.due_ns[rows])
-    return Begun(session, due_ns, run.window)
+    end_ns = np.full(len(session), -np.inf)
+    np.fmax.at(end_ns, where, np.fmax(calls.done_ns, np.fmax(calls.sent_ns, calls.due_ns))[rows])
+    lived = (end_ns - due_ns)[(due_ns < run.window.end_ns) & (end_ns > run.window.start_ns)]
+    life = float(lived.mean()) if len(lived) else 0.0
+    lives = (run.window.end_ns - run.window.start_ns) / life if life > 0 else None
+    return Begun(session, due_ns, run.window, lives)
 
 
-def of_values(values: Floats, session: Floats, weights: Floats | None) -> Ratio:
-    """The mean of finite values."""
+PIECES = 400
+"""Stretches of time that a run is cut into, of which blocks are made."""
+
+
+def piece_of(at_ns: Floats) -> Ints:
+    """The stretch of time that each instant belongs to, of as many equal ones between the first and the last."""
+    first, last = float(at_ns.min()), float(at_ns.max())
+    return np.minimum((at_ns - first) / max(last - first, 1.0) * PIECES, PIECES - 1).astype(np.int64)
+
+
+def of_values(values: Floats, session: Floats, weights: Floats | None, piece: Ints | None = None) -> Ratio:
+    """The mean of finite values. `piece`: the stretch of time of each (`piece_of`)."""
     sessions, where = _sessions(session)
     n = len(sessions)
     weighted = values if weights is None else values * weights
@@ -72,28 +106,37 @@ def of_values(values: Floats, session: Floats, weights: Floats | None) -> Ratio:
     total = whole.sum()
     mean = part.sum() / total
     square = np.square(values - mean) if weights is None else np.square(values - mean) * weights
-    return Ratio(part, whole, sessions, float(square.sum() / total))
+    pieces = None if piece is None else (sums(piece, weighted, PIECES), sums(piece, weights, PIECES))
+    return Ratio(part, whole, sessions, float(square.sum() / total), n, pieces)
 
 
-def below(values: Floats, session: Floats, weights: Floats | None, quantile: float, level: float) -> tuple[Ratio, Ints]:
-    """How much of each session lies below the quantile at `level`, and the place of each value's session. Of the values
-    that are equal to the quantile such a share counts that the ratio is `level`."""
+def below(
+    values: Floats,
+    session: Floats,
+    weights: Floats | None,
+    quantile: float,
+    level: float,
+    piece: Ints | None = None,
+) -> Ratio:
+    """How much of each session lies below the quantile at `level`. Of the values that are equal to the quantile such a
+    share counts that the ratio is `level`."""
     sessions, where = _sessions(session)
     n = len(sessions)
     each = np.ones(len(values)) if weights is None else weights
     whole = sums(where, each, n)
     less, equal = each * (values < quantile), each * (values == quantile)
     share = (level * whole.sum() - less.sum()) / equal.sum() if equal.any() else 0.0
-    part = sums(where, less + min(max(share, 0.0), 1.0) * equal, n)
-    return Ratio(part, whole, sessions, level * (1 - level)), where
+    less += min(max(share, 0.0), 1.0) * equal
+    pieces = None if piece is None else (sums(piece, less, PIECES), sums(piece, each, PIECES))
+    return Ratio(sums(where, less, n), whole, sessions, level * (1 - level), n, pieces)
 
 
-def of_totals(totals: Totals, begun: Begun | None) -> Ratio | None:
+def of_totals(totals: Totals, begun: Begun | None, timed: bool = False) -> Ratio | None:
     """Parts and wholes by session; None where there is nothing.
 
     Where the whole is a stretch of time (seconds of the window, GPU-seconds), each session is given its share of it:
-    the time until the next one was due. Then drawing sessions anew draws the gaps between them too. Without `begun`
-    the gaps are unknown, and each session gets the same.
+    the time until the next one was due. Without `begun` the gaps are unknown, and each session gets the same. `timed`:
+    where it is known when parts came, the window is cut into equal pieces instead, each with what came in it.
     """
     sessions, where = _sessions(totals.session)
     n = len(sessions)
@@ -106,12 +149,25 @@ def of_totals(totals: Totals, begun: Begun | None) -> Ratio | None:
             return None
         ratio = part.sum() / whole.sum()
         square = np.square(totals.part - ratio * totals.whole).sum() * len(totals.part) / whole.sum() ** 2
-        return Ratio(part, whole, sessions, float(square))
+        piece = None if totals.at_ns is None else piece_of(totals.at_ns)
+        pieces = None if piece is None else (sums(piece, totals.part, PIECES), sums(piece, totals.whole, PIECES))
+        return Ratio(part, whole, sessions, float(square), n, pieces)
     if not totals.whole:
         return None
+    if timed and totals.at_ns is not None and begun is not None:
+        return _by_time(totals, totals.whole, begun.window, n)
     shares = np.full(n, 1.0 / n) if begun is None else _gaps(sessions, begun)
-    made = Ratio(part, totals.whole * shares, sessions, 0.0)
+    made = Ratio(part, totals.whole * shares, sessions, 0.0, n)
     made.spread = float(np.square(made.apart).sum() * n)
+    return made
+
+
+def _by_time(totals: Totals, whole: float, window: Window, sessions: int) -> Ratio:
+    assert totals.at_ns is not None
+    at = (totals.at_ns - window.start_ns) / max(window.end_ns - window.start_ns, 1)
+    part = sums(np.clip(at * PIECES, 0, PIECES - 1).astype(np.int64), totals.part, PIECES)
+    made = Ratio(part, np.full(PIECES, whole / PIECES), np.arange(float(PIECES)), 0.0, sessions, timed=True)
+    made.spread = float(np.square(made.apart).sum() * sessions)
     return made
 
 

@@ -21,8 +21,8 @@ from workloom.metrics.workflow.view import cut_off_sessions, workflow
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FEW = 5
-"""Calls that are named."""
+FEW, SHOWN = 5, 3
+"""Calls that are named, and those of them that a terminal shows."""
 
 
 class PartOfMakespan(Struct, frozen=True):
@@ -115,6 +115,8 @@ def table(explanation: Explanation) -> list[RenderableType]:
     out.insert(0, _blame_table(explanation))
     if explanation.bought:
         out.append(_bought_table(explanation))
+    if explanation.calls:
+        out.append(Text(_hottest(explanation.calls), style="dim"))
     if explanation.slack_p50_s is not None and explanation.near_critical_share is not None:
         out.append(
             Text(
@@ -166,6 +168,16 @@ def _bought_table(explanation: Explanation) -> RenderableType:
         part = bought.part.replace("_", " ")
         told.add_row(bought.role, part, duration(bought.saved_mean_s), f"{bought.share:.1%}")
     return told
+
+
+def _hottest(calls: list[HotCall]) -> str:
+    """The single calls that paths are at the server longest with, and what each would buy."""
+    said = [
+        f"call {call.ordinal} of session {call.instance} ({call.agent}), {duration(call.on_path_s)}, "
+        f"saves {duration(call.saved_s)}"
+        for call in calls[:SHOWN]
+    ]
+    return f"Calls longest at the server on a path, and what the session would save without: {'; '.join(said)}."
 
 
 def _left_out(kind: str, blamed: Blamed) -> str:
