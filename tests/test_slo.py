@@ -151,6 +151,20 @@ def test_a_first_token_of_a_call_that_then_timed_out_keeps_no_promise() -> None:
     assert (told.verdict, told.estimate.value) == ("fail", float("inf"))
 
 
+def test_goodput_is_judged_by_the_other_promises() -> None:
+    """100 calls in 100 s, every fourth too slow: 0.75 a second are good, of one a second that come."""
+    run = measured_records([call(i, 2.0 if i % 4 == 0 else 0.1) for i in range(100)], window=Window(0, 100 * NS))
+    told = judge(run, slos(["ttft_p95<=1s", "goodput_calls_per_s>=0.7"]), by="point")
+    assert told[1].estimate.value == pytest.approx(0.75, abs=0.02)
+    alone = judge(run, slos(["goodput_calls_per_s>=0.7"]), by="point")
+    assert alone[0].verdict == "not enough data"
+
+
+def test_a_promise_about_a_price_that_no_command_is_told_is_refused_beforehand() -> None:
+    with pytest.raises(UsageError, match="--price-per-gpu-hour"):
+        slos(["cost_per_task<=1"])
+
+
 def test_an_slo_may_be_about_one_role() -> None:
     calls = [call(k, 0.1 if k % 2 else 3.0, agent="main" if k % 2 else "explore:7") for k in range(400)]
     main, all_ = judge(run_of(calls), slos(["ttft_p95[agent=main]<=1s", "ttft_p95<=1s"]), by="point")

@@ -9,12 +9,13 @@ the figure alone decides, as long as the run holds enough to speak of it at all.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from workloom.errors import UsageError, WorkloomError
 from workloom.metrics.estimate import Estimate, estimates
@@ -113,6 +114,9 @@ def slo(text: str, where: str = "--slo") -> Slo:
             hint="quote it: the shell takes < and > for itself",
         )  # fmt: skip
     about = figure(match["figure"], where)
+    if about.about.needs:
+        what = f"nothing can be promised of {about.about.short}: it needs {about.about.needs}"
+        raise UsageError(what, where=where, found=text)
     sign = _SIGNS[match["sign"]]
     limit = _limit(about, match["number"], match["unit"], text, where)
     better = about.about.better
@@ -175,7 +179,9 @@ def judge(run: Measured, asked: Sequence[Slo], *, by: JudgeBy = "interval", leve
 
     Raises UsageError where an SLO is about calls that the run does not have.
     """
-    found = estimates(run.as_promised(), [one.figure for one in asked], level=level)
+    limits = tuple(call_limits(asked))
+    seen = dataclasses.replace(run.as_promised(), given=structs.replace(run.given, limits=limits or run.given.limits))
+    found = estimates(seen, [one.figure for one in asked], level=level)
     return [judged(one, value, by=by) for one, value in zip(asked, found, strict=True)]
 
 

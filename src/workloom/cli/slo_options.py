@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,4 +28,8 @@ class SloOptions:
         """The SLOs. Raises UsageError."""
         from workloom.answers.slo import slos
 
-        return slos(self.slo)
+        found = slos(self.slo)
+        for one in found:
+            if one.figure.about.unit == "s" and one.text[-1].isdigit():
+                print(f"note: {one.text} is read as {one.limit:g} seconds", file=sys.stderr)
+        return found

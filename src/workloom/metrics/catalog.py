@@ -69,6 +69,8 @@ class Metric:
     aliases: tuple[str, ...] = ()
     also: str = ""
     """What others call it; and where they mean something else, what."""
+    needs: str = ""
+    """What must be given besides the run before it has a value: `a price (--price-per-gpu-hour)`."""
     of_calls: bool = False
     """One number that calls add up to (a share, a rate): it can be asked of some of them, as `errors[agent=main]`."""
 

@@ -191,15 +191,20 @@ def output_token_energy_j(run: Measured) -> Totals | None:
     return _spent(run, energy_j(run), _output)
 
 
+GPU_PRICE = "a price (workloom metrics --price-per-gpu-hour)"
+TOKEN_PRICE = "a price (workloom metrics --price-per-mtok)"
+
 METRICS = (
-    Metric("gpu_call_usd", "GPU cost a call", "USD", "run", "lower", gpu_call_usd),
-    Metric("gpu_task_usd", "GPU cost a task", "USD", "run", "lower", gpu_task_usd, ("cost_per_task",)),
-    Metric("gpu_session_usd", "GPU cost a session", "USD", "run", "lower", gpu_session_usd),
-    Metric("gpu_mtok_usd", "GPU cost a million output tokens", "USD", "run", "lower", gpu_mtok_usd),
-    Metric("token_call_usd", "token cost a call", "USD", "run", "lower", token_call_usd),
-    Metric("token_task_usd", "token cost a task", "USD", "run", "lower", token_task_usd),
-    Metric("token_session_usd", "token cost a session", "USD", "run", "lower", token_session_usd),
-    Metric("token_mtok_usd", "token cost a million output tokens", "USD", "run", "lower", token_mtok_usd),
+    Metric("gpu_call_usd", "GPU cost a call", "USD", "run", "lower", gpu_call_usd, needs=GPU_PRICE),
+    Metric("gpu_task_usd", "GPU cost a task", "USD", "run", "lower", gpu_task_usd, ("cost_per_task",), needs=GPU_PRICE),
+    Metric("gpu_session_usd", "GPU cost a session", "USD", "run", "lower", gpu_session_usd, needs=GPU_PRICE),
+    Metric("gpu_mtok_usd", "GPU cost a million output tokens", "USD", "run", "lower", gpu_mtok_usd, needs=GPU_PRICE),
+    Metric("token_call_usd", "token cost a call", "USD", "run", "lower", token_call_usd, needs=TOKEN_PRICE),
+    Metric("token_task_usd", "token cost a task", "USD", "run", "lower", token_task_usd, needs=TOKEN_PRICE),
+    Metric("token_session_usd", "token cost a session", "USD", "run", "lower", token_session_usd, needs=TOKEN_PRICE),
+    Metric(
+        "token_mtok_usd", "token cost a million output tokens", "USD", "run", "lower", token_mtok_usd, needs=TOKEN_PRICE
+    ),
     Metric("power_w", "power of the GPUs", "W", "run", "lower", power_w, (), "AgentX: avg power, of one node"),
     Metric("call_energy_j", "energy a call", "J", "run", "lower", call_energy_j),
     Metric("task_energy_j", "energy a task", "J", "run", "lower", task_energy_j),

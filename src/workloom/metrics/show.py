@@ -165,12 +165,19 @@ def _latency(summary: Summary) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for key, name in ROWS.items():
         figures = summary.latency[key]
-        cells = [_figure(figures, getattr(figures, level)) for level in ("mean", *LEVELS)]
+        short, withheld = key.removesuffix("_s"), set(summary.withheld)
+        cells = [
+            "?" if f"{short}_{level}" in withheld else _figure(figures, getattr(figures, level))
+            for level in ("mean", *LEVELS)
+        ]
         table.add_row(name, *cells, _behind(figures))
     failed, unanswered = summary.latency["e2e_s"].infinite, summary.latency["ttft_s"].infinite
+    if summary.withheld:
+        table.caption = "?: too few independent values, or too many cut off, to say"
     if failed:
         but = f" (in TTFT {unanswered:,}: the others timed out after their first token)" if unanswered < failed else ""
-        table.caption = f"{_many(failed, 'failed call')} {_be(failed == 1, 'is')} in these figures as ∞{but}"
+        said = f"{_many(failed, 'failed call')} {_be(failed == 1, 'is')} in these figures as ∞{but}"
+        table.caption = f"{table.caption}; {said}" if table.caption else said
     return table
 
 

@@ -12,13 +12,14 @@ from workloom.metrics import calls as per_call
 from workloom.metrics import sessions as per_session
 from workloom.metrics.catalog import Sample, find
 from workloom.metrics.delivery import output_in_window
-from workloom.metrics.estimate import Estimate
+from workloom.metrics.estimate import Estimate, estimates
 from workloom.metrics.fairness import Spread, session_ttft_s, spread
+from workloom.metrics.figure import Figure
 from workloom.metrics.frame import Bools, Calls, Window
 from workloom.metrics.headline import headline
 from workloom.metrics.measured import Measured, measured, measured_records
 from workloom.metrics.server import HitRate, ServerSide, Timeline, hit_rate, server_side, timeline
-from workloom.metrics.stats import Floats, Stats, stats
+from workloom.metrics.stats import LEVELS, Floats, Stats, stats
 from workloom.metrics.streams import streams
 from workloom.metrics.tool import Tool, judge, seen
 from workloom.metrics.uncertainty.stationary import IN_FLIGHT, Stationarity, stationarity
@@ -87,6 +88,9 @@ class Summary(Struct, frozen=True, kw_only=True):
     tool: Tool
     estimates: list[Estimate] = []
     """The main figures with their uncertainty."""
+    withheld: list[str] = []
+    """Percentiles of `latency` that the sample does not carry (`ttft_p99`): too few independent values lie beyond
+    them, or too many were cut off. They are what came, and say nothing of what would have come."""
     workflow: Explanation | None = None
     """Where the time of sessions and tasks went, and what would shorten it."""
     stationarity: list[Stationarity] = []
@@ -135,8 +139,26 @@ def answers_of(run: Measured) -> Summary:
     fairness = [each for each in found if each is not None]
     settled = [stationarity(run, name) for name in ("ttft_s", "e2e_s", IN_FLIGHT)]
     return structs.replace(
-        plain, estimates=headline(run), workflow=explain(run), stationarity=settled, fairness=fairness
+        plain,
+        estimates=headline(run),
+        withheld=_withheld(run, plain.sessions.due),
+        workflow=explain(run),
+        stationarity=settled,
+        fairness=fairness,
     )
+
+
+_CARRYING = ("ttft_s", "ttft_from_due_s", "tbc_s", "tpot_s", "e2e_s", "e2e_from_due_s", "makespan_s")
+_CARRIED = 5000
+"""So many sessions carry a p99 of anything: nobody need look."""
+
+
+def _withheld(run: Measured, sessions: int) -> list[str]:
+    """The percentiles beyond the middle of the latencies that there is too little data for."""
+    if sessions > _CARRIED:
+        return []
+    asked = [Figure(name, level) for name in _CARRYING for level in LEVELS if level != "p50"]
+    return [told.figure for told in estimates(run, asked) if told.value is None and told.values]
 
 
 def summary_of(run: Measured) -> Summary:
