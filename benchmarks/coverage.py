@@ -260,11 +260,12 @@ def flagged(run: Measured, over: float) -> bool:
 
 def told(study: Study) -> str:
     """The tables of docs/uncertainty.md."""
+    error = (0.95 * 0.05 / study.runs) ** 0.5
     out = [
-        f"Made: {study.runs} runs of each load, and {study.longs} long ones of each ({LONG_SESSIONS:,} sessions). The "
-        f"standard error of a coverage of 95 % over {study.runs} runs is {(0.95 * 0.05 / study.runs) ** 0.5:.1%}. "
-        "Bold: an interval is given for so many sessions. In brackets: the share of windows that had one, where it was "
-        "not all.",
+        f"Made: {study.runs:,} runs of each load, and {study.longs} long ones of each ({LONG_SESSIONS:,} sessions),",
+        "which are the truth and from which the longer windows are cut. The standard error of a coverage is",
+        f"{error:.1%} over all runs. Bold: an interval is given for so many sessions. In brackets: the share of",
+        "windows that had one, where it was not all; a dash: hardly any had.",
     ]
     for counts in (COUNTS, COUNTS_OF_LONG):
         heads = [f"{kind} {count}" for kind in LOADS for count in counts]

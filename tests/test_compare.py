@@ -241,6 +241,7 @@ GATES = ("ttft_p95:+5%", "errors:+1pp", "ttft_p95[agent=main]: +50ms", "e2e_mean
         ("errors:+5ms", "does not move by this"),
         ("tfft_p95:+5%", "did you mean"),
         ("ttft:+5%", "a value a call"),
+        ("errors:+1", "less than 1"),
     ],
 )
 def test_a_gate_that_cannot_be_meant_is_refused(text: str, says: str) -> None:

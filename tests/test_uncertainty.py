@@ -52,6 +52,43 @@ def test_a_stretch_of_time_is_shared_out_by_when_the_next_session_came() -> None
     assert np.allclose(made.apart, 0)
 
 
+def test_a_throughput_is_what_came_in_each_piece_of_time() -> None:
+    """100 tokens in each of 400 pieces scatter by nothing; all in the last half, by as much as blocks differ."""
+    window, session = Window(0, 400 * 10**9), np.arange(400.0)
+    begun = Begun(session, session * 1e9, window)
+    even = of_totals(Totals(np.full(400, 100.0), 400.0, session, (session + 0.5) * 1e9), begun, timed=True)
+    assert even is not None and even.value == 100 and even.sessions == 400
+    assert blocks.spread(even, 0.95).half == pytest.approx(0, abs=1e-12)
+    late = of_totals(Totals(np.full(400, 100.0), 400.0, session, (200 + session / 2) * 1e9), begun, timed=True)
+    assert late is not None and late.value == 100 and late.part[:200].sum() == 0
+    lost = np.full(400, np.nan)
+    unknown = of_totals(Totals(np.full(400, 100.0), 400.0, session, lost), begun, timed=True)
+    assert unknown is not None and unknown.value == 100
+
+
+def test_blocks_that_are_alike_tell_less() -> None:
+    """By hand: (1, 1, 1, 1, 1, -1, -1, -1, -1, -1) has the lag-1 correlation 0.7; with the bias of ten blocks taken out
+    (10 x 0.7 + 1) / 6 is over 0.9, the most that is believed. Then the variance is 19 times as large."""
+    apart = np.array([1.0] * 5 + [-1.0] * 5)[:, None]
+    alone, freedom = blocks.errors_of_blocks(apart, alike=False)
+    assert (alone[0], freedom[0]) == (pytest.approx((10 / 9 * 10) ** 0.5), 9)
+    wider, fewer = blocks.errors_of_blocks(apart, alike=True)
+    assert (wider[0] / alone[0]) ** 2 == pytest.approx(19) and fewer[0] == 3
+    turns = np.array([1.0, -1.0] * 5)[:, None]
+    assert blocks.errors_of_blocks(turns, alike=True)[0][0] == pytest.approx(alone[0])
+
+
+def test_a_run_must_be_many_times_as_long_as_a_session_for_what_follows_the_load() -> None:
+    sample = sessions(120)
+    begun = Begun(np.arange(120.0), np.arange(120.0) * 1e9, Window(0, 120 * 10**9), lives=11.0)
+    told = of_observed(figure("tpot_mean"), sample, begun=begun)
+    assert told.value is not None and not told.enough and "11.0 times as long as a session, 20 needed" in told.why
+    begun.lives = 20.0
+    assert of_observed(figure("tpot_mean"), sample, begun=begun).enough
+    begun.lives = 2.0
+    assert of_observed(figure("ttft_mean"), sample, begun=begun).enough
+
+
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=60), st.sampled_from([0.05, 0.5, 0.9, 0.95, 0.99]))
 def test_quantiles_are_numpys(values: list[float], level: float) -> None:
     ordered = np.sort(np.array(values))
@@ -257,7 +294,7 @@ values_of_sessions = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(values_of_sessions, st.sampled_from([1e-6, 3.0, 1e9]), st.booleans())
 def test_an_interval_is_finite_about_its_value_and_grows_with_confidence(
     values: list[float], times: float, timed: bool

@@ -100,7 +100,8 @@ def _of_observed(
     figure: Figure, observed: Sample | Totals | None, told: Estimate, seed: int, begun: Begun | None
 ) -> Estimate:
     if observed is None:
-        return replace(told, why="not enough data: this run cannot say")
+        needs = figure.about.needs
+        return replace(told, why="not enough data: this run cannot say" + (f"; it needs {needs}" if needs else ""))
     lives = None if begun is None else begun.lives
     if isinstance(observed, Totals):
         return _of_totals(figure, told, observed, seed, begun)

@@ -155,7 +155,8 @@ def goodput_calls_per_s(run: Measured, limits: Sequence[Limit] | None = None) ->
         return None
     there = ended(run) | run.due
     good = ended(run) & meets(run, limits)
-    return _per_s(run, good[there], run.calls.instance[there])
+    at_ns = np.where(good, run.calls.done_ns, run.calls.due_ns)
+    return _per_s(run, good[there], run.calls.instance[there], at_ns[there])
 
 
 def goodput_tasks_per_s(run: Measured, limits: Sequence[Limit] | None = None) -> Totals | None:
@@ -165,7 +166,8 @@ def goodput_tasks_per_s(run: Measured, limits: Sequence[Limit] | None = None) ->
     found, kept = _tasks_good(run, limits, meets(run, limits))
     inside = run.window.holds(found.done_ns)
     there = inside | run.window.holds(found.due_ns)
-    return _per_s(run, (kept & inside)[there], found.instance[there])
+    at_ns = np.where(inside, found.done_ns, found.due_ns)
+    return _per_s(run, (kept & inside)[there], found.instance[there], at_ns[there])
 
 
 def goodput_sessions_per_s(run: Measured, limits: Sequence[Limit] | None = None) -> Totals | None:
@@ -175,7 +177,8 @@ def goodput_sessions_per_s(run: Measured, limits: Sequence[Limit] | None = None)
     kept = _sessions_good(run, limits, meets(run, limits))
     inside = run.window.holds(run.sessions.end_ns)
     there = inside | run.window.holds(run.sessions.due_ns)
-    return _per_s(run, (kept & inside)[there], run.sessions.instance[there])
+    at_ns = np.where(inside, run.sessions.end_ns, run.sessions.due_ns)
+    return _per_s(run, (kept & inside)[there], run.sessions.instance[there], at_ns[there])
 
 
 def _limits(run: Measured, limits: Sequence[Limit] | None) -> Sequence[Limit] | None:
@@ -183,9 +186,9 @@ def _limits(run: Measured, limits: Sequence[Limit] | None) -> Sequence[Limit] | 
     return (run.given.limits or None) if limits is None else limits
 
 
-def _per_s(run: Measured, good: Bools, instance: Floats) -> Totals | None:
+def _per_s(run: Measured, good: Bools, instance: Floats, at_ns: Floats) -> Totals | None:
     seconds = run.window.seconds
-    return Totals(good.astype(np.float64), seconds, instance) if seconds > 0 else None
+    return Totals(good.astype(np.float64), seconds, instance, at_ns) if seconds > 0 else None
 
 
 def met_share(run: Measured, limits: Sequence[Limit], of: Of = "call") -> Totals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -41,15 +42,36 @@ def table(estimates: Sequence[Estimate], title: str = "", *, values: bool = True
     if values:
         out.add_column("values", justify="right", no_wrap=True)
     out.add_column("sessions", justify="right", no_wrap=True)
+    few = _too_few(estimates)
+    if few:
+        out.caption = Text(few, style="yellow")
+        out.caption_justify = "left"
     for estimate in estimates:
         said = Text(interval(estimate))
-        if estimate.why:
+        if few and _FEW.fullmatch(estimate.why):
+            said = Text("–", style="yellow")
+        elif estimate.why:
             said = Text(estimate.why, style="yellow") if not said.plain else said.append(f"; {estimate.why}", "yellow")
         behind = f"{estimate.values:,}" + (f" (+{estimate.censored:,})" if estimate.censored else "")
         value = quantity(estimate.value, about(estimate).unit)
         counts = (behind, f"{estimate.sessions:,}") if values else (f"{estimate.sessions:,}",)
         out.add_row(Text(estimate.figure), value, said, *counts)
     return out
+
+
+_FEW = re.compile(r"not enough data: (?P<have>[0-9]+ sessions?), (?P<needed>[0-9]+) needed for (?P<what>.*)")
+
+
+def _too_few(estimates: Sequence[Estimate]) -> str:
+    """One sentence instead of many where sessions are too few for several figures; empty where they are not."""
+    found = [match for estimate in estimates if (match := _FEW.fullmatch(estimate.why))]
+    if len(found) < 3:
+        return ""
+    by: dict[int, dict[str, None]] = {}
+    for match in found:
+        by.setdefault(int(match["needed"]), {})[match["what"]] = None
+    needed = "; ".join(f"{count} needed for {', '.join(by[count])}" for count in sorted(by))
+    return f"–: not enough data: {found[0]['have']}; {needed}"
 
 
 def breakdown_table(by: str, groups: Sequence[Group]) -> Table:

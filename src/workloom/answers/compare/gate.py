@@ -21,13 +21,12 @@ from msgspec import Struct
 
 from workloom.answers.compare.judge import by_test
 from workloom.errors import UsageError
-from workloom.metrics.figure import Figure, figure
+from workloom.metrics.figure import SECONDS, Figure, figure
 from workloom.metrics.uncertainty.contrast import Contrast
 from workloom.metrics.uncertainty.difference import Difference
 
 Verdict = Literal["pass", "fail", "not enough data"]
 _ALLOWED = re.compile(r"\s*(?P<sign>[+-])\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[a-z%/]*)\s*")
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
 
 
 class Gate(Struct, frozen=True):
@@ -94,6 +93,9 @@ def gate(text: str) -> Gate:
             found=text,
         )
     scale = _scale(about, unit, text)
+    if about.about.unit == "share" and unit != "%" and number * scale >= 1:
+        expected = f"{about.say()}:{match['sign']}{said.strip()[1:].removesuffix(unit)}pp, say"
+        raise UsageError("a share moves by less than 1", where="--gate", expected=expected, found=text)
     return Gate(about, up, number * scale, unit == "%", text)
 
 

@@ -19,7 +19,7 @@ from workloom.metrics.figure import Figure
 from workloom.metrics.measured import Measured
 from workloom.metrics.uncertainty import blocks as over
 from workloom.metrics.uncertainty.contrast import Contrast, contrast
-from workloom.metrics.uncertainty.enough import too_many_censored
+from workloom.metrics.uncertainty.enough import follows_load, too_many_censored
 from workloom.metrics.uncertainty.ratio import Begun, begun
 
 PAIRS_MEAN = 12
@@ -33,9 +33,6 @@ APART, APART_FEW = 20, 40
 WITHIN, WITHIN_OF_LOAD, WITHIN_OF_FEW = 0.02, 0.1, 0.2
 """By how much two runs may differ, as a ratio, for a test to put it down to their own luck. Gaps differ by a few per
 cent between any two short runs of one system, in all sessions alike, as one had a little more load."""
-FOLLOW_LOAD = ("tpot_s", "user_tokens_per_s", "tpot_throughput_tokens_per_s")
-"""Metrics, besides those of gaps, of the pace of decoding: it follows how many calls decode at once, whose ups and
-downs outlast sessions."""
 
 
 class Difference(Struct, frozen=True):
@@ -135,11 +132,6 @@ def _of_too_few(told: Difference, one: Estimate, other: Estimate, figure: Figure
         return replace(told, why=why)
     told = replace(told, a=a, b=b, difference=b - a, ratio=b / a if a else None)
     return _paired(told, a, b, made, figure) if made.paired else _by_test(told, made, figure, why)
-
-
-def follows_load(figure: Figure) -> bool:
-    """Whether a figure is of the pace of decoding."""
-    return figure.about.of == "gap" or figure.metric in FOLLOW_LOAD
 
 
 def pairs_needed(figure: Figure) -> int:

@@ -32,9 +32,11 @@ class Rule(NamedTuple):
     lives: float
     load_alone: int
     """Of what follows the load where it is not known how long sessions live."""
+    rate: int = 0
+    """Of what came in a second: how often sessions came is in it."""
 
 
-NEEDED = Rule(40, {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 300}, 60, 20.0, 400)
+NEEDED = Rule(40, {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 300}, 60, 20.0, 400, 120)
 BEYOND = 7.0
 """Effective values beyond a quantile, as sessions drawn one by one have it, under which it has no interval."""
 BEYOND_VALUE = 2.0
@@ -42,6 +44,9 @@ BEYOND_VALUE = 2.0
 CENSORED_MOST = 0.2
 """Share of values cut off by the end of the run. They are the long ones: with more of them missing a figure is no
 figure any more."""
+
+
+_RATES = ("tokens/s", "1/s")
 
 
 def follows_load(figure: Figure) -> bool:
@@ -53,6 +58,8 @@ def sessions_needed(figure: Figure) -> int:
     """How many sessions the interval of a figure needs at least; effective values, and the length of a run, are another
     matter."""
     needed = _sessions(figure.quantile)
+    if figure.about.of == "run" and figure.about.unit in _RATES and figure.metric not in FOLLOW_LOAD:
+        return max(needed, NEEDED.rate)
     return max(needed, NEEDED.load) if follows_load(figure) else needed
 
 
@@ -118,7 +125,7 @@ def too_many_censored(figure: Figure, values: int, censored: int) -> str:
 def _a(figure: Figure) -> str:
     if figure.quantile is not None:
         return f"a {figure.statistic}" + (" of gaps" if figure.about.of == "gap" else "")
-    return "a mean" if figure.statistic == "mean" else "a share or a rate"
+    return "a mean" if figure.statistic == "mean" else "a rate" if figure.about.unit in _RATES else "a share"
 
 
 class Needed(Struct, frozen=True):

@@ -93,8 +93,16 @@ PIECES = 400
 
 def piece_of(at_ns: Floats) -> Ints:
     """The stretch of time that each instant belongs to, of as many equal ones between the first and the last."""
-    first, last = float(at_ns.min()), float(at_ns.max())
-    return np.minimum((at_ns - first) / max(last - first, 1.0) * PIECES, PIECES - 1).astype(np.int64)
+    known = at_ns[np.isfinite(at_ns)]
+    if not len(known):
+        return np.zeros(len(at_ns), dtype=np.int64)
+    first, last = float(known.min()), float(known.max())
+    return _pieces((at_ns - first) / max(last - first, 1.0))
+
+
+def _pieces(share: Floats) -> Ints:
+    """Of a stretch of time from 0 to 1. What has no instant is put at the beginning."""
+    return np.clip(np.nan_to_num(share, nan=0.0) * PIECES, 0, PIECES - 1).astype(np.int64)
 
 
 def of_values(values: Floats, session: Floats, weights: Floats | None, piece: Ints | None = None) -> Ratio:
@@ -165,7 +173,7 @@ def of_totals(totals: Totals, begun: Begun | None, timed: bool = False) -> Ratio
 def _by_time(totals: Totals, whole: float, window: Window, sessions: int) -> Ratio:
     assert totals.at_ns is not None
     at = (totals.at_ns - window.start_ns) / max(window.end_ns - window.start_ns, 1)
-    part = sums(np.clip(at * PIECES, 0, PIECES - 1).astype(np.int64), totals.part, PIECES)
+    part = sums(_pieces(at), totals.part, PIECES)
     made = Ratio(part, np.full(PIECES, whole / PIECES), np.arange(float(PIECES)), 0.0, sessions, timed=True)
     made.spread = float(np.square(made.apart).sum() * sessions)
     return made

@@ -1,9 +1,10 @@
 """Whether a run had settled, and what to cut off its beginning.
 
-The window is cut into slices of time. Every value gets its normal score among all values (van der Waerden), which heavy
-tails and failures cannot upset, and each slice the mean of its own. Three shapes are looked for in the slices: lower or
-higher at the very beginning, in the first quarter, and a steady drift. What counts as chance is how the slices scatter
-about the shape, more so where neighbours are alike.
+The window is cut into slices of time. Every value gets its normal score among all values (van der Waerden), which
+heavy tails and failures cannot upset. Of calls, what the length of their fresh prompts explains is taken out: which
+calls come when is chance, and hides what the server does. Each slice gets the mean of its own. Three shapes are looked
+for in the slices: lower or higher at the very beginning, in the first quarter, and a steady drift. What counts as
+chance is how the slices scatter about the shape, more so where neighbours are alike.
 
     flat               none of them, and a change of 20 % would have been found
     ramp               the beginning differs, and after a cut the rest is flat
@@ -178,7 +179,8 @@ def _series(run: Measured, metric: str) -> Series:
         return Series(scores, np.ones(SLICES), 1.0, int(run.due.sum()), sessions)
     edges = np.linspace(window.start_ns, window.end_ns, SLICES + 1).round().astype(np.int64)
     observe = find(metric).observe
-    seen = [observe(run.within(Window(a, b))) for a, b in pairwise(edges.tolist())]
+    slices = [run.within(Window(a, b)) for a, b in pairwise(edges.tolist())]
+    seen = [observe(each) for each in slices]
     pieces = [each for each in seen if isinstance(each, Sample)]
     if len(pieces) < SLICES:
         return Series(np.zeros(SLICES), np.ones(SLICES), 1.0, 0, 0)
@@ -186,14 +188,32 @@ def _series(run: Measured, metric: str) -> Series:
     weights = np.concatenate([_weights(piece) for piece in pieces])
     session = np.concatenate([piece.session for piece in pieces])
     where = np.repeat(np.arange(SLICES), [len(piece.values) for piece in pieces])
+    asked = np.concatenate([_fresh_tokens(each, piece) for each, piece in zip(slices, pieces, strict=True)])
     there = ~np.isnan(values)
-    values, weights, session, where = values[there], weights[there], session[there], where[there]
+    values, weights, session, where, asked = (column[there] for column in (values, weights, session, where, asked))
     counts = np.bincount(where, weights, SLICES)
     if not len(values):
         return Series(np.zeros(SLICES), np.ones(SLICES), 1.0, 0, 0)
-    score = _normal_scores(values, weights)
+    score = _beyond_prompts(_normal_scores(values, weights), asked, weights)
     means = np.bincount(where, weights * score, SLICES) / np.maximum(counts, 1)
     return Series(means, np.maximum(counts, 1e-9), _worth(values, score), int(weights.sum()), len(np.unique(session)))
+
+
+def _fresh_tokens(run: Measured, sample: Sample) -> Floats:
+    """What each call of a slice had to be computed for; nan where values are not of calls, or nobody knows."""
+    fresh = run.calls.planned_fresh_tokens[run.due]
+    return fresh if len(fresh) == len(sample.values) else np.full(len(sample.values), np.nan)
+
+
+def _beyond_prompts(scores: Floats, fresh: Floats, weights: Floats) -> Floats:
+    """Scores without what the length of fresh prompts explains: least squares on their normal score and its square."""
+    if not len(fresh) or np.isnan(fresh).any() or fresh.min() == fresh.max():
+        return scores
+    x = _normal_scores(fresh, weights)
+    columns = np.stack([np.ones(len(x)), x, x**2], axis=1)
+    found = np.linalg.lstsq(columns * np.sqrt(weights)[:, None], scores * np.sqrt(weights), rcond=None)[0]
+    rest: Floats = scores - columns[:, 1:] @ found[1:]
+    return rest
 
 
 def _weights(sample: Sample) -> Floats:
