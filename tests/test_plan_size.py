@@ -16,9 +16,9 @@ from test_until import ENGINE, plan_until, short_sessions, trace
 from workloom.answers.plan_size import Looks, Pilot, look, looked, pilot_of, plan_size, reach, simulated_pilot, size
 from workloom.answers.simulated import play
 from workloom.engine.fleet import Fleet, Pool
-from workloom.execute.until import FIRST
 from workloom.metrics.estimate import Estimate
 from workloom.metrics.figure import figure
+from workloom.metrics.uncertainty.enough import sessions_needed
 from workloom.plan import Closed, Limits
 
 PILOT = Pilot(
@@ -44,10 +44,10 @@ def test_half_the_width_takes_four_times_the_sessions_and_all_that_goes_with_the
 def test_what_a_size_takes_and_what_it_gives_are_inverse(pilot: float, asked: float) -> None:
     looks = Looks(told(pilot), told(pilot, 50), told(pilot, 50))
     found = size(PILOT, MEAN, looks, asked)
-    assert found.sessions is not None and found.sessions >= FIRST
+    assert found.sessions is not None and found.sessions >= sessions_needed(MEAN)
     back = reach(PILOT, MEAN, looks, found.sessions)
     assert back.half_width is not None and back.half_width <= asked * 1.0001
-    if found.sessions > FIRST:
+    if found.sessions > sessions_needed(MEAN):
         assert back.half_width == pytest.approx(asked, rel=1 / found.sessions + 1e-6)
 
 
@@ -93,7 +93,7 @@ def test_the_command_answers_from_a_workload_and_from_a_run(
     short = trace(tmp_path)
     assert workloom(monkeypatch, "plan-size", short, *engine, "--until", "ttft_mean±5%", "--json") == 0
     (size,) = json.loads(capsys.readouterr().out)["sizes"]
-    assert size["half_width"] == 0.05 and size["sessions"] > FIRST and size["seconds"] > 0
+    assert size["half_width"] == 0.05 and size["sessions"] > sessions_needed(MEAN) and size["seconds"] > 0
     out = str(tmp_path / "run")
     assert workloom(monkeypatch, "run", short, *engine, "--sessions", "200", "-o", out) == 0
     capsys.readouterr()

@@ -176,7 +176,7 @@ def test_failures_are_infinite_and_so_may_be_an_end() -> None:
 def test_too_few_sessions_have_a_value_and_no_interval() -> None:
     few = of_observed(figure("ttft_mean"), sessions(7))
     assert few.value is not None and not few.enough
-    assert few.why == "not enough data: 7 sessions, 40 needed for a mean"
+    assert few.why == "not enough data: 7 sessions, 60 needed for a mean"
     tail = of_observed(figure("ttft_p95"), sessions(50, calls=20))
     assert tail.value is not None and tail.why == "not enough data: 50 sessions, 60 needed for a p95"
     assert "400 needed for a p95 of gaps" in of_observed(figure("tbc_p95"), sessions(100, calls=20)).why

@@ -36,7 +36,7 @@ class Rule(NamedTuple):
     """Of what came in a second: how often sessions came is in it."""
 
 
-NEEDED = Rule(40, {0.5: 40, 0.75: 40, 0.9: 60, 0.95: 60, 0.99: 300}, 60, 20.0, 400, 120)
+NEEDED = Rule(60, {0.95: 60, 0.99: 300}, 60, 20.0, 400, 120)
 BEYOND = 7.0
 """Effective values beyond a quantile, as sessions drawn one by one have it, under which it has no interval."""
 BEYOND_VALUE = 2.0
