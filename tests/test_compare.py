@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -27,9 +28,12 @@ from workloom.answers.compare.movers import median_by_sessions, movers
 from workloom.answers.compare.pairing import common, pair
 from workloom.answers.compare.several import over_runs
 from workloom.answers.compare.sides import equal, pooled
+from workloom.cli.compare import show
+from workloom.cli.wide import wide
 from workloom.errors import StoreError, UsageError
 from workloom.metrics.catalog import Sample, Totals
 from workloom.metrics.figure import figure
+from workloom.metrics.frame import Window
 from workloom.metrics.measured import Measured, measured_records
 from workloom.metrics.uncertainty.difference import Difference
 from workloom.records import CallRecord
@@ -312,14 +316,16 @@ def test_a_run_that_cannot_say_leaves_no_interval_over_runs() -> None:
 
 
 def test_pooled_runs_keep_their_sessions_apart() -> None:
-    sample = Sample(np.array([1.0, 2.0]), np.array([0.0, 1.0]), censored=1)
-    both = pooled([sample, sample])
+    sample = Sample(np.array([1.0, 2.0]), np.array([0.0, 1.0]), censored=1, at_ns=np.array([5.0, 9.0]))
+    windows = [Window(5, 15), Window(2, 22)]
+    both = pooled([sample, sample], windows)
     assert isinstance(both, Sample)
+    assert both.at_ns is not None and both.at_ns.tolist() == [0, 4, 13, 17]  # the second begins where the first ends
     assert len(np.unique(both.session)) == 4 and both.censored == 2
-    rates = pooled([Totals(np.ones(2), 10.0, np.arange(2.0)), Totals(np.ones(3), 20.0, np.arange(3.0))])
+    rates = pooled([Totals(np.ones(2), 10.0, np.arange(2.0)), Totals(np.ones(3), 20.0, np.arange(3.0))], windows)
     assert isinstance(rates, Totals)
     assert (float(rates.part.sum()), rates.whole, len(np.unique(rates.session))) == (5.0, 30.0, 5)
-    assert pooled([sample, None]) is None
+    assert rates.at_ns is None and pooled([sample, None], windows) is None
     assert equal([sample], [sample]) and not equal([sample], [None])
 
 
@@ -350,6 +356,18 @@ def test_calls_that_failed_in_one_run_only_are_counted_and_in_no_ratio() -> None
     found = movers(a, b, same=0.02, level=0.95)
     assert (found.went_wrong, found.went_well) == (2, 1)
     assert found.moved[0].calls == 9
+
+
+def test_where_all_calls_failed_it_is_said_and_none_is_called_unmoved(capsys: pytest.CaptureFixture[str]) -> None:
+    of = manifest(plan="p")
+    lost = measured_records(
+        [call(instance=k, ordinal=j, status="error", planned_output_tokens=10) for k in range(12) for j in range(2)]
+    )
+    lost = dataclasses.replace(lost, manifest=of)
+    show(compare(one(of), Side("y", (lost,))), wide())
+    out = capsys.readouterr().out
+    assert "24 calls failed in B only, 0 in A only\nno call of the 24 in both went well in both" in out
+    assert "∞" in out and not {"inf", "-inf", "nan"} & set(out.split())
 
 
 def test_the_median_over_calls_has_an_interval_that_knows_of_sessions() -> None:

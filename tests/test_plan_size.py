@@ -94,6 +94,8 @@ def test_the_command_answers_from_a_workload_and_from_a_run(
     assert workloom(monkeypatch, "plan-size", short, *engine, "--until", "ttft_mean±5%", "--json") == 0
     (size,) = json.loads(capsys.readouterr().out)["sizes"]
     assert size["half_width"] == 0.05 and size["sessions"] > sessions_needed(MEAN) and size["seconds"] > 0
+    assert workloom(monkeypatch, "plan-size", short, *engine, "--until", "ttft_mean±5%") == 0
+    assert "with --until takes 1.4 to 1.9 times as many sessions" in capsys.readouterr().out
     out = str(tmp_path / "run")
     assert workloom(monkeypatch, "run", short, *engine, "--sessions", "200", "-o", out) == 0
     capsys.readouterr()

@@ -215,6 +215,13 @@ def test_between_runs_it_is_students_interval() -> None:
     assert lost.enough and "1 of 4 runs have no value" in lost.why
 
 
+def test_runs_without_a_failure_are_no_proof_that_there_is_none() -> None:
+    none = of_observed(figure("errors"), Totals(np.zeros(100), np.ones(100), np.arange(100.0)))
+    told = between([none] * 3)
+    assert none.high is not None and none.high > 0.02
+    assert (told.value, told.low) == (0, 0) and told.high == pytest.approx(none.high)
+
+
 def test_four_times_the_data_halve_an_interval() -> None:
     told = needed(Estimate("ttft_mean", 10.0, 9.0, 11.0, values=500, sessions=100), 0.05)
     assert (told.sessions, told.values) == (400, 2000)
@@ -274,6 +281,36 @@ def test_no_failure_in_100_sessions_leaves_room_for_3_percent() -> None:
     assert every.high == 1 and every.low == pytest.approx(0.05**0.01)
     same = differences(none, none, figure("errors"), paired=True)
     assert same.difference == 0 and same.p_value == 1 and same.low is not None and same.low < 0
+    all_ = Totals(np.ones(300), np.ones(300), none.session)
+    worse = differences(none, all_, figure("errors"), paired=True)  # each is known to 3 %, so is their difference
+    assert worse.low == pytest.approx(1 - 2**0.5 * (1 - 0.05**0.01)) and worse.p_value is not None
+    assert worse.high == 1 and worse.p_value < 0.001
+
+
+def test_no_good_call_in_150_sessions_leaves_room_for_some_a_second() -> None:
+    """Two calls a session, 100 s: were a share p of the sessions good, 3 calls x p a second would be."""
+    begun = Begun(np.arange(150.0), np.arange(150) * 0.6e9, Window(0, 100 * 10**9), 30.0)
+    none = Totals(np.zeros(300), 100.0, np.repeat(np.arange(150.0), 2), np.arange(300) * 0.3e9)
+    told = of_observed(figure("calls_per_s"), none, begun=begun)
+    assert (told.value, told.low) == (0, 0) and told.high == pytest.approx(3 * (1 - 0.05 ** (1 / 150)))
+
+
+@pytest.mark.parametrize("sessions", [12, 20, 60])
+@pytest.mark.parametrize("busy", [2, 5])
+def test_a_difference_that_may_be_chance_has_0_in_its_interval(sessions: int, busy: int) -> None:
+    """All that a run brought came of a few of its sessions: p values jump, and fall steadily to neither side."""
+    for seed in range(12):
+        rng = seeds.stream(seed, "few")
+        due_ns = np.sort(rng.random(sessions)) * 1e11
+        begun = Begun(np.arange(float(sessions)), due_ns, Window(0, 10**11), 30.0)
+        part = np.zeros(sessions)
+        part[rng.choice(sessions, busy, False)] = 1000.0
+        a, b = (Totals(each, 100.0, begun.session) for each in (part, np.zeros(sessions)))
+        told = differences(a, b, figure("calls_per_s"), paired=True, begun=(begun, begun))
+        assert told.p_value == 2.0 ** (1 - busy) or told.low is None
+        if told.low is not None and told.high is not None and told.p_value is not None and told.p_value > 0.05:
+            assert told.low <= 0 <= told.high
+            assert told.low > -100 * 10 * busy  # of the figure: what ends farther off is withheld
 
 
 def test_sessions_that_are_all_but_equal_have_a_narrow_interval() -> None:

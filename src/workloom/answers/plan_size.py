@@ -35,6 +35,8 @@ WIDTHS = (0.10, 0.05, 0.02, 0.01)
 """Half widths asked for where nobody says: shares of the figure."""
 HALVES = (1.3, 3.1)
 """The variance of the first half over that of the whole should be 2; beyond these the pilot is not to be trusted."""
+UNTIL_TAKES = (1.4, 1.9)
+"""A run with `--until` takes so many times what a pilot says, of a median and of a mean: `benchmarks/until.py`."""
 
 
 class Pilot(Struct, frozen=True):

@@ -22,6 +22,7 @@ from workloom.answers.slo import EXIT_CODES
 from workloom.cli.wide import wide
 from workloom.errors import UsageError
 from workloom.metrics.estimate import Estimate
+from workloom.report.units import span
 from workloom.report.units import text as readable
 
 CHANGES = 24
@@ -145,7 +146,7 @@ def _ratio(row: Row) -> str:
     found = row.difference
     if row.verdict == "identical" or found.ratio is None:
         return "–"
-    return "\n".join([f"{found.ratio:.3g}", *_span(found.ratio_low, found.ratio_high, "")])
+    return "\n".join([f"{found.ratio:.3g}".replace("inf", "∞"), *_span(found.ratio_low, found.ratio_high, "")])
 
 
 def _difference(row: Row) -> str:
@@ -165,14 +166,9 @@ def _points(cells: list[str]) -> list[str]:
 
 
 def _span(low: float | None, high: float | None, unit: str) -> list[str]:
-    """An interval, its unit said once where both ends have the same; none where there is no interval."""
-    if low is None or high is None:
-        return []
-    first, last = readable(low, unit), readable(high, unit)
-    number, _, name = first.partition(" ")
-    if name and last.endswith(f" {name}"):
-        first = number
-    return [f"{first}..{last}"]
+    """An interval; none where there is none."""
+    said = span(low, high, unit, "..")
+    return [] if said is None else [said]
 
 
 def _signed(value: float, unit: str) -> str:
@@ -216,16 +212,20 @@ def _first(names: list[str], most: int = 6) -> str:
 def _print_calls(found: Comparison, out: Console) -> None:
     calls = found.calls
     assert calls is not None
+    if calls.went_wrong or calls.went_well:
+        out.print(Text(f"{calls.went_wrong:,} calls failed in B only, {calls.went_well:,} in A only"))
+    if not calls.moved:
+        out.print(Text(f"no call of the {calls.calls:,} in both went well in both"))
+        return
     if not any(moved.slower_share or moved.faster_share for moved in calls.moved):
-        out.print(Text(f"no call of the {calls.calls:,} in both moved by more than {readable(found.same, 'share')}"))
+        of = f"of the {calls.calls:,} in both" if not calls.went_wrong + calls.went_well else "that went well in both"
+        out.print(Text(f"no call {of} moved by more than {readable(found.same, 'share')}"))
         return
     table = _table("each call, B / A", "of", "calls", "median ratio", "slower", "faster", "in all", right=range(2, 7))
     for figure in dict.fromkeys(moved.figure for moved in calls.moved):
         for moved in [moved for moved in calls.moved if moved.figure == figure][: KINDS + 1]:
             table.add_row(*map(Text, _moved(moved)))
     out.print(table)
-    if calls.went_wrong or calls.went_well:
-        out.print(Text(f"{calls.went_wrong:,} calls failed in B only, {calls.went_well:,} in A only"))
     if calls.most:
         most = _table("moved most (E2E)", "role", "A", "B", right=(2, 3))
         for mover in calls.most:

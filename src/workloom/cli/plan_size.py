@@ -11,6 +11,7 @@ from rich.text import Text
 
 from workloom.answers.plan_size import (
     PILOT_SESSIONS,
+    UNTIL_TAKES,
     WIDTHS,
     Looked,
     PlanSize,
@@ -114,6 +115,12 @@ def _print(found: PlanSize, narrow: bool) -> None:
         out.print(_reaches(found))
     elif narrow:
         out.print(_goals(found))
+        low, high = UNTIL_TAKES
+        out.print(
+            f"of a run that long; one with --until takes {low:g} to {high:g} times as many sessions at the median, "
+            "since it looks at steps and what is reached must be reached twice",
+            soft_wrap=True,
+        )
     else:
         out.print(_sizes(found))
         out.print(

@@ -157,6 +157,9 @@ def _about_mean(figure: Figure, told: Estimate, ratio: Ratio, seed: int, lives: 
     share = figure.about.unit == "share"
     if share and value in (0.0, 1.0):
         return _of_none(told, value)
+    if value == 0 and figure.about.unit == "1/s":  # rows count once or not at all: as many of them as of a share
+        most = _most_of_none(told) * told.values / float(ratio.whole.sum())
+        return replace(told, low=0.0, high=most, effective=float(told.sessions))
     below, above = over.drawn_limits(ratio, told.level, seed, told.figure)
     low, high = value - below * spread.half, value + above * spread.half
     if (ratio.part >= 0).all():  # then no draw of sessions is below 0 either
@@ -170,11 +173,22 @@ def _alike(figure: Figure) -> bool:
 
 
 def _of_none(told: Estimate, value: float) -> Estimate:
-    """A share of 0 or of all: no scatter to judge by, but a share p would show itself in one of n sessions unless by a
-    chance of (1 - p)^n. With 95 % that is the rule of three, p < 3 / n."""
-    most = 1 - (1 - told.level) ** (1 / told.sessions)
+    """A share of 0 or of all: no scatter to judge by."""
+    most = _most_of_none(told)
     told = replace(told, effective=float(told.sessions))
     return replace(told, low=0.0, high=most) if value == 0 else replace(told, low=1 - most, high=1.0)
+
+
+def _most_of_none(told: Estimate) -> float:
+    """The largest share that may show itself in none of n sessions: p does so with a chance of (1 - p)^n. With 95 %
+    that is the rule of three, p < 3 / n."""
+    return float(1 - (1 - told.level) ** (1 / told.sessions))
+
+
+SKEW_MOST = 2.0
+"""Of quantiles, how much further than a symmetric one an interval may reach for being skewed: their log odds are made
+for that already. Without a bound a p95 of gaps reached to that of the stalls, beyond 99.7 % of all gaps; with it
+coverage was the same in every row of 300 runs of the study."""
 
 
 def _quantile(figure: Figure, told: Estimate, of: Values, seed: int, lives: float | None) -> Estimate:
@@ -193,7 +207,7 @@ def _quantile(figure: Figure, told: Estimate, of: Values, seed: int, lives: floa
     told = replace(told, value=value)
     if why := enough.interval_withheld(figure, told, lives, carried):
         return replace(told, why=why)
-    down, up = over.drawn_limits(ratio, told.level, seed, told.figure)
+    down, up = (min(each, SKEW_MOST) for each in over.drawn_limits(ratio, told.level, seed, told.figure))
     low, high = quantile.interval(of.values, of.weights, level, down * spread.half, up * spread.half)
     return replace(told, low=min(low, value), high=max(high, value))
 

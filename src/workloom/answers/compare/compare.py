@@ -21,7 +21,7 @@ from workloom.errors import StoreError, UsageError
 from workloom.metrics.catalog import Better, Sample, Totals, Unit
 from workloom.metrics.estimate import Estimate, of_observed
 from workloom.metrics.figure import Figure
-from workloom.metrics.frame import CENSORED, OK
+from workloom.metrics.frame import CENSORED, OK, Window
 from workloom.metrics.tool import Tool
 from workloom.metrics.uncertainty.between import between
 from workloom.metrics.uncertainty.contrast import Contrast
@@ -142,6 +142,12 @@ class _Asked(NamedTuple):
     began: tuple[Begun, Begun]
     each_began: tuple[list[Begun], list[Begun]]
 
+    @property
+    def windows(self) -> tuple[list[Window], list[Window]]:
+        """Of each run."""
+        one, other = ([begun.window for begun in side] for side in self.each_began)
+        return one, other
+
 
 def _by_run(a: Side, b: Side) -> bool:
     return min(len(a.runs), len(b.runs)) >= LEAST
@@ -164,13 +170,13 @@ def _row(figure: Figure, one: Observed, other: Observed, asked: _Asked) -> tuple
     """The row of a figure, and what other nulls can be asked of."""
     metric, level, seed = figure.about, asked.level, asked.seed
     if equal(one, other):
-        both = of_observed(figure, pooled(one), level=level, seed=seed, begun=asked.began[0])
+        both = of_observed(figure, pooled(one, asked.windows[0]), level=level, seed=seed, begun=asked.began[0])
         return _unmoved(figure, both), None
     made = None
     if asked.by_run:
         left, right, found = _over_runs(figure, one, other, asked)
     else:
-        all_a, all_b = pooled(one), pooled(other)
+        all_a, all_b = (pooled(seen, where) for seen, where in zip((one, other), asked.windows, strict=True))
         left, right = (
             of_observed(figure, part, level=level, seed=seed, begun=when)
             for part, when in zip((all_a, all_b), asked.began, strict=True)

@@ -66,19 +66,25 @@ def _expand(text: str) -> Iterator[Path]:
         yield from found
 
 
-def pooled(observed: Sequence[Sample | Totals | None]) -> Sample | Totals | None:
-    """What several runs observed as if it were one run of all their sessions; None if one of them cannot say."""
+def pooled(observed: Sequence[Sample | Totals | None], windows: Sequence[Window]) -> Sample | Totals | None:
+    """What several runs observed as if it were one run of all their sessions, their windows end to end as in `began`;
+    None if one of them cannot say."""
     if len(observed) == 1:
         return observed[0]
     there: list[Any] = [each for each in observed if each is not None]
     if len(there) < len(observed):
         return None
     session = np.concatenate([each.session + i * APART for i, each in enumerate(there)])
+    at_ns = None
+    if all(each.at_ns is not None for each in there):
+        upto = np.cumsum([0, *(window.end_ns - window.start_ns for window in windows)])
+        shifts = [upto[i] - window.start_ns for i, window in enumerate(windows)]
+        at_ns = np.concatenate([each.at_ns + shift for each, shift in zip(there, shifts, strict=True)])
     if isinstance(there[0], Totals):
         part = np.concatenate([each.part for each in there])
         if isinstance(there[0].whole, np.ndarray):
-            return Totals(part, np.concatenate([each.whole for each in there]), session)
-        return Totals(part, float(sum(each.whole for each in there)), session)
+            return Totals(part, np.concatenate([each.whole for each in there]), session, at_ns)
+        return Totals(part, float(sum(each.whole for each in there)), session, at_ns)
     weights = None
     if any(each.weights is not None for each in there):
         weights = np.concatenate([np.ones(len(s.values)) if s.weights is None else s.weights for s in there])
@@ -88,6 +94,7 @@ def pooled(observed: Sequence[Sample | Totals | None]) -> Sample | Totals | None
         weights,
         sum(each.censored for each in there),
         max(each.resolution for each in there),
+        at_ns,
     )
 
 

@@ -23,8 +23,8 @@ from workloom.metrics.uncertainty import permute
 from workloom.metrics.uncertainty.quantile import of_sorted
 from workloom.metrics.uncertainty.ratio import Begun, Ratio, of_totals, of_values, sums
 
-FARTHEST = 1e4
-"""How far an end of an interval is looked for: so many times the figure."""
+FARTHEST = 100.0
+"""How far an end of an interval is looked for: so many times the figure. What ends beyond it says nothing."""
 STEPS = 14
 """Halvings to find it."""
 BLOCKS = 5

@@ -39,7 +39,7 @@ class Difference(Struct, frozen=True):
     """`difference` is b - a and `ratio` b / a, each with the interval that holds the true one with confidence `level`.
 
     None where it cannot be said; `why` says what is missing. `p_value`: how often chance alone would show such a
-    difference; it is under 1 - level just where the interval of the difference leaves out 0. Without an interval it is
+    difference; it is under 1 - level where the interval of the difference leaves out 0. Without an interval it is
     that of a test, that they differ by a ratio of more than 1 + `within`.
     """
 
@@ -108,12 +108,12 @@ def contrasted(
     elif one.value == other.value:
         return replace(told, why="not enough data: both are infinite, for want of whole answers"), None
     made = contrast(figure, a, b, begun, paired=paired, seed=seed) if one.value or other.value else None
-    if paired and made is not None:
+    if paired and made is not None and not _no_scatter(figure, one, other):
         return _paired(told, one.value, other.value, made, figure), made
     if not one.enough or not other.enough:
         return _by_test(told, made, figure, other.why if one.enough else one.why), made
     if not isfinite(one.value) or not isfinite(other.value):
-        return _with_failures(told, one, other), made
+        return _with_failures(told, one, other, made), made
     sessions = min(one.sessions, other.sessions)
     if follows_load(figure) and sessions < OF_LOAD:
         why = f"not enough data: {sessions} sessions, {OF_LOAD} needed for an interval of what follows the load"
@@ -159,9 +159,21 @@ def _paired(told: Difference, one: float, other: float, made: Contrast, figure: 
     if limits is None:
         why = "not enough data: the interval of the difference has no end"
         return _by_test(told, made, figure, why)
-    told = replace(told, low=limits[0], high=limits[1], p_value=made.p_value()[0])
+    p_value = made.p_value()[0]
+    told = replace(told, low=limits[0], high=limits[1], p_value=p_value)
     ratios = made.ratios(told.ratio, told.level) if told.ratio and min(one, other) > 0 else None
-    return told if ratios is None else replace(told, ratio_low=ratios[0], ratio_high=ratios[1])
+    if ratios is not None:
+        told = replace(told, ratio_low=ratios[0], ratio_high=ratios[1])
+    return _with_no_difference(told) if p_value > 1 - told.level else told
+
+
+def _with_no_difference(told: Difference) -> Difference:
+    """Of few sessions p values need not fall steadily to both sides. A null that is not refused is in the interval."""
+    assert told.low is not None and told.high is not None
+    told = replace(told, low=min(told.low, 0.0), high=max(told.high, 0.0))
+    if told.ratio_low is None or told.ratio_high is None:
+        return told
+    return replace(told, ratio_low=min(told.ratio_low, 1.0), ratio_high=max(told.ratio_high, 1.0))
 
 
 def _by_test(told: Difference, made: Contrast | None, figure: Figure, why: str) -> Difference:
@@ -212,17 +224,26 @@ def _logs(of: Estimate) -> tuple[float, float]:
     return (log(of.value / of.low) if of.low > 0 else inf), (log(of.high / of.value) if of.high < inf else inf)
 
 
-def _with_failures(told: Difference, a: Estimate, b: Estimate) -> Difference:
-    """One figure is infinite: all that can be said is whether the intervals lie apart."""
+def _no_scatter(figure: Figure, one: Estimate, other: Estimate) -> bool:
+    """Shares of none or of all: exchanging sessions would tell the difference as if it were known. The rule of three
+    of each says how far it may be off."""
+    extreme = one.value in (0.0, 1.0) and other.value in (0.0, 1.0)
+    return figure.about.unit == "share" and extreme and one.enough and other.enough
+
+
+def _with_failures(told: Difference, a: Estimate, b: Estimate, made: Contrast | None) -> Difference:
+    """One figure is infinite: all that can be said is whether the intervals lie apart, which is 1 - level by chance at
+    most; the test may say how much less."""
     assert a.value is not None and b.value is not None
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
     rises = b.value > a.value
     lies_apart = b.low > a.high if rises else a.low > b.high
+    by_chance = 1.0 if made is None else made.p_value()[0]
     return replace(
         told,
         difference=inf if rises else -inf,
         ratio=inf if rises else 0.0,
-        p_value=1 - told.level if lies_apart else 1.0,
+        p_value=min(1 - told.level, by_chance) if lies_apart else 1.0,
         why="" if lies_apart else "not enough data: one is infinite, and the intervals overlap",
     )
 
